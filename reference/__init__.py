@@ -1,0 +1,46 @@
+"""The mathematics in plain PyTorch, on any device and in any float type; kernels are held to it."""
+
+from sepfast.reference.convpair import ConvPair, DeconvPair
+from sepfast.reference.deepconvsep import SOURCES, DeepConvSep
+from sepfast.reference.denoiser import Denoiser
+from sepfast.reference.framing import FRAMINGS, Framing
+from sepfast.reference.masked_istft import (
+    Levels,
+    masked_istft,
+    masked_istft_backward,
+    masked_spectrum,
+)
+from sepfast.reference.overlap_add import overlap_add
+from sepfast.reference.soft_mask import binary_mask, soft_mask, soft_mask_backward, wiener_mask
+from sepfast.reference.soft_mask_loss import LossWeights, soft_mask_loss, soft_mask_loss_backward
+from sepfast.reference.stft import istft, istft_backward, magnitude, stft, stft_backward
+from sepfast.reference.stft_magnitude import stft_magnitude, stft_magnitude_backward
+
+__all__ = [
+    "FRAMINGS",
+    "SOURCES",
+    "ConvPair",
+    "DeconvPair",
+    "DeepConvSep",
+    "Denoiser",
+    "Framing",
+    "Levels",
+    "LossWeights",
+    "binary_mask",
+    "istft",
+    "istft_backward",
+    "magnitude",
+    "masked_istft",
+    "masked_istft_backward",
+    "masked_spectrum",
+    "overlap_add",
+    "soft_mask",
+    "soft_mask_backward",
+    "soft_mask_loss",
+    "soft_mask_loss_backward",
+    "stft",
+    "stft_backward",
+    "stft_magnitude",
+    "stft_magnitude_backward",
+    "wiener_mask",
+]

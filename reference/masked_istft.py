@@ -1,0 +1,100 @@
+"""Shares of a mixture back to samples, with the mixture's phase.
+
+N sources, C channels, T frames, B bins, X the mixture's STFT, m the shares, u = X / |X| its
+phase (1 where X is 0, as the angle of 0 is 0).
+
+    plain          S_n = m_n X
+    with levels    S_n = (m_n (|X| - floor) gain_n + base_n) u
+
+The second is what a model needs that was trained on magnitudes scaled per bin: `floor` takes the
+mixture's scaling off, `gain` and `base` put the source's own on. Then y_n = istft(S_n).
+Source: A and B, "inference".
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sepfast.reference.framing import Framing
+from sepfast.reference.stft import istft, istft_backward, stft
+
+
+class Levels(NamedTuple):
+    """How shares of a scaled mixture become magnitudes of a source.
+
+    Attributes:
+        floor: (C, 1, B), what the mixture's scaling takes off its magnitude.
+        gain: (N, C, 1, B), the source's range over the mixture's.
+        base: (N, C, 1, B), the source's floor.
+    """
+
+    floor: Tensor
+    gain: Tensor
+    base: Tensor
+
+
+def masked_spectrum(shares: Tensor, spectrum: Tensor, levels: Levels | None = None) -> Tensor:
+    """Spectra of the sources, from their shares and the mixture's spectrum.
+
+    Args:
+        shares: (..., N, C, T, B).
+        spectrum: (..., C, T, B, 2), the mixture.
+        levels: the scaling; None where shares are of the magnitude itself.
+
+    Returns:
+        (..., N, C, T, B, 2).
+    """
+    mixture = _complex(spectrum).unsqueeze(-4)  # (..., 1, C, T, B)
+    if levels is None:
+        wanted = shares * mixture
+    else:
+        loud = mixture.abs()
+        phase = torch.where(loud > 0, mixture / torch.where(loud > 0, loud, 1), 1)
+        wanted = (shares * ((loud - levels.floor) * levels.gain) + levels.base) * phase
+    return torch.view_as_real(wanted).to(spectrum.dtype)
+
+
+def masked_istft(
+    shares: Tensor,
+    waveform: Tensor,
+    framing: Framing,
+    levels: Levels | None = None,
+) -> Tensor:
+    """Samples of the sources, from their shares and the mixture's samples.
+
+    Args:
+        shares: (..., N, C, T, B).
+        waveform: (..., C, samples), the mixture; T is what its length makes.
+        framing: the framing of the shares.
+        levels: the scaling; None where shares are of the magnitude itself.
+
+    Returns:
+        (..., N, C, samples).
+    """
+    spectrum = masked_spectrum(shares, stft(waveform, framing), levels)
+    return istft(spectrum, framing, waveform.shape[-1])
+
+
+def masked_istft_backward(grad: Tensor, waveform: Tensor, framing: Framing) -> Tensor:
+    """The gradient of the plain `masked_istft` with respect to its shares.
+
+    Args:
+        grad: (..., N, C, samples).
+        waveform: (..., C, samples), as in the forward.
+        framing: as in the forward.
+
+    Returns:
+        (..., N, C, T, B).
+    """
+    mixture = stft(waveform, framing)  # (..., C, T, B, 2)
+    spectrum_grad = istft_backward(grad, framing, mixture.shape[-3])
+    return (spectrum_grad * mixture.unsqueeze(-5)).sum(-1)
+
+
+def _complex(spectrum: Tensor) -> Tensor:
+    """Complex products are one pass; half types have none and go through float32."""
+    double = spectrum.dtype == torch.float64
+    return torch.view_as_complex((spectrum if double else spectrum.float()).contiguous())

@@ -1,0 +1,159 @@
+"""The STFT of real samples and its inverse by weighted overlap-add, with their transposes.
+
+T frames, L samples a frame, B bins, N = n_fft, w the window, s the framing's scale.
+
+    X[t, k] = s * sum_n w[n] x[t * hop + n] exp(-2 pi i k n / N)
+    y[m]    = sum_t w[m - t hop] * irfft(X[t] / s)[m - t hop] / sum_t w[m - t hop]^2
+
+Both are linear, so each backward is the transpose. With c_k = 1 at 0 Hz and Nyquist and 2
+elsewhere, irfft(X)[n] = 1/N * sum_k c_k Re(X_k exp(2 pi i k n / N)); hence the transpose of rfft
+is N * irfft(G / c) and that of irfft is c / N * rfft(g).
+
+Complex values are a last axis of two, (real, imaginary), here and in every operator.
+Source: the "STFT" rows of the papers; Griffin and Lim 1984 for the inverse.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sepfast.errors import InputError
+from sepfast.reference.framing import Framing
+from sepfast.reference.overlap_add import overlap_add, overlapping, squared_window_sum
+
+
+def stft(waveform: Tensor, framing: Framing) -> Tensor:
+    """The spectrum of every frame.
+
+    Args:
+        waveform: (..., samples), any float type; half types are transformed in float32.
+        framing: the framing; its rule gives the number of frames.
+
+    Returns:
+        (..., frames, bins, 2) in the type of `waveform`.
+    """
+    x = _computable(waveform)
+    frames = overlapping(_pad(x, framing), framing.span, framing.hop)  # (..., T, L)
+    spectrum = _rfft(frames * (framing.window_on(x) * framing.scale), framing)
+    return spectrum.to(waveform.dtype)
+
+
+def stft_backward(grad: Tensor, framing: Framing, samples: int) -> Tensor:
+    """The gradient of `stft` with respect to its samples.
+
+    Args:
+        grad: (..., frames, bins, 2).
+        framing: as in the forward.
+        samples: length of the forward's waveform.
+
+    Returns:
+        (..., samples) in the type of `grad`.
+    """
+    g = _computable(grad)
+    weighted = g / _bin_weights(framing, g)[:, None]
+    frames = _irfft(weighted, framing) * (framing.window_on(g) * (framing.scale * framing.n_fft))
+    line = _line(frames, framing)
+    return _fit(line[..., framing.front :], samples).to(grad.dtype)
+
+
+def istft(spectrum: Tensor, framing: Framing, length: int) -> Tensor:
+    """The samples whose frames are nearest to a spectrum.
+
+    Args:
+        spectrum: (..., frames, bins, 2).
+        framing: the framing of the spectrum.
+        length: samples to return; the tail that no frame reaches is 0.
+
+    Returns:
+        (..., length) in the type of `spectrum`.
+
+    Raises:
+        InputError: for a window and hop that cannot be inverted, or a wrong number of bins.
+    """
+    framing.check_invertible()
+    if spectrum.shape[-2:] != (framing.bins, 2):
+        raise InputError(
+            f"spectrum: got shape {tuple(spectrum.shape)}, takes (..., frames, {framing.bins}, 2)"
+        )
+    x = _computable(spectrum)
+    window = framing.window_on(x)
+    line = _line(_irfft(x, framing) * (window / framing.scale), framing)
+    if line.shape[-1]:
+        line = line / squared_window_sum(window, x.shape[-3], framing.hop)
+    return _fit(line[..., framing.front :], length).to(spectrum.dtype)
+
+
+def istft_backward(grad: Tensor, framing: Framing, frames: int) -> Tensor:
+    """The gradient of `istft` with respect to its spectrum.
+
+    Args:
+        grad: (..., length).
+        framing: as in the forward.
+        frames: frames of the forward's spectrum.
+
+    Returns:
+        (..., frames, bins, 2) in the type of `grad`.
+    """
+    g = _computable(grad)
+    window = framing.window_on(g)
+    line = _fit(F.pad(g, (framing.front, 0)), framing.covered(frames))
+    if frames:
+        line = line / squared_window_sum(window, frames, framing.hop)
+    pieces = overlapping(line, framing.span, framing.hop) * (window / framing.scale)
+    weights = _bin_weights(framing, g) / framing.n_fft
+    return (_rfft(pieces, framing) * weights[:, None]).to(grad.dtype)
+
+
+def magnitude(spectrum: Tensor) -> Tensor:
+    """|X| of a spectrum (..., 2): (...). Its gradient at 0 is 0."""
+    return torch.view_as_complex(_computable(spectrum).contiguous()).abs().to(spectrum.dtype)
+
+
+def _computable(x: Tensor) -> Tensor:
+    """FFTs of half types exist on few devices and sizes; they go through float32."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _rfft(frames: Tensor, framing: Framing) -> Tensor:
+    """Windowed frames (..., T, L) to (..., T, B, 2); FFT libraries refuse empty batches."""
+    if frames.numel() == 0:
+        return frames.new_zeros(*frames.shape[:-1], framing.bins, 2)
+    return torch.view_as_real(torch.fft.rfft(frames, n=framing.n_fft))
+
+
+def _irfft(spectrum: Tensor, framing: Framing) -> Tensor:
+    """Spectra (..., T, B, 2) to frames (..., T, L) before their window."""
+    if spectrum.numel() == 0:
+        return spectrum.new_zeros(*spectrum.shape[:-2], framing.span)
+    frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), n=framing.n_fft)
+    return frames[..., : framing.span]
+
+
+def _bin_weights(framing: Framing, like: Tensor) -> Tensor:
+    """c_k: 1 for bins that are their own mirror image, 2 for the others, (B,)."""
+    weights = like.new_full((framing.bins,), 2.0)
+    weights[0] = 1
+    if framing.n_fft % 2 == 0:
+        weights[-1] = 1
+    return weights
+
+
+def _pad(x: Tensor, framing: Framing) -> Tensor:
+    """Zeros in front and behind, so that the frames end where the line ends."""
+    samples = x.shape[-1]
+    total = framing.covered(framing.frames(samples))
+    return F.pad(x, (framing.front, total - framing.front - samples))
+
+
+def _line(frames: Tensor, framing: Framing) -> Tensor:
+    """Overlap-add, for no frames too."""
+    if frames.shape[-2] == 0:
+        return frames.new_zeros(*frames.shape[:-2], 0)
+    return overlap_add(frames, framing.hop)
+
+
+def _fit(line: Tensor, length: int) -> Tensor:
+    """The first `length` samples, zeros behind where there are fewer."""
+    return F.pad(line, (0, length - line.shape[-1]))

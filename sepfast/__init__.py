@@ -1,0 +1,9 @@
+"""Fast audio source separation in PyTorch."""
+
+from sepfast import reference
+from sepfast.checkpoint import load, save
+from sepfast.errors import InputError
+from sepfast.models import create_model, list_models
+
+__version__ = "0.1.0"
+__all__ = ["InputError", "create_model", "list_models", "load", "reference", "save"]

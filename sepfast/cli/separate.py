@@ -1,0 +1,85 @@
+"""`sepfast separate`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sepfast.cli.console import bar, console, errors
+from sepfast.errors import InputError
+
+
+class Format(StrEnum):
+    """Files that stems are written to."""
+
+    wav = "wav"
+    flac = "flac"
+
+
+class Subtype(StrEnum):
+    """How a sample is written."""
+
+    float = "float"
+    int16 = "int16"
+
+
+def separate(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="IN…", help="Files, or folders to search through.")
+    ],
+    model: Annotated[Path, typer.Option("-m", "--model", help="A model that sepfast saved.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the stems' folders.")],
+    format: Annotated[Format, typer.Option(help="Files of the stems.")] = Format.wav,
+    subtype: Annotated[
+        Subtype, typer.Option(help="Samples of the stems; float FLAC files have 24 bits.")
+    ] = Subtype.float,
+    overlap: Annotated[
+        int | None, typer.Option(help="Frames that contexts share. [default: the model's]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 … [default: a GPU where there is one]")
+    ] = None,
+) -> None:
+    """Separate recordings: every source of IN becomes OUTPUT/NAME/SOURCE.wav.
+
+    Takes wav, flac, mp3, ogg, m4a and .stem.mp4 in mono or stereo, of any length and sample rate.
+
+    [bold]Example[/bold]: sepfast separate song.mp3 -m model.safetensors -o stems
+    """
+    from sepfast.checkpoint import load
+    from sepfast.device import pick_device
+    from sepfast.separation import Separator, find_jobs, separate_file
+
+    separator = Separator(load(model), overlap=overlap, device=pick_device(device))
+    jobs = find_jobs(inputs, output)
+    failed = 0
+    for job in jobs:
+        try:
+            with bar(str(job.mixture)) as progress:
+                stems = separate_file(
+                    separator,
+                    job,
+                    suffix=f".{format}",
+                    subtype=subtype.value,
+                    progress=progress,
+                )
+        except InputError as error:
+            if len(jobs) == 1:
+                raise
+            failed += 1
+            errors.print(f"sepfast: {error}", style="red", markup=False, highlight=False)
+            continue
+        for stem in stems:
+            if stem.clipped:
+                console.print(
+                    f"{stem.path}: {stem.clipped} samples beyond full scale were cut off "
+                    f"(peak {stem.peak:.2f}); --subtype float keeps them",
+                    markup=False,
+                    highlight=False,
+                )
+        console.print(f"{job.folder}: {', '.join(s.path.name for s in stems)}", highlight=False)
+    if failed:
+        raise InputError(f"{failed} of {len(jobs)} files could not be separated")

@@ -1,0 +1,42 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sepfast.errors import InputError
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file under a temporary name beside it, renamed when the block ends well.
+
+    Whatever ends the block otherwise, Ctrl-C included, removes the temporary file and leaves
+    what stood at `path` as it was. The temporary name keeps the suffix, which some writers go by.
+
+    Args:
+        path: the file to write; its folder is made where it is missing.
+
+    Yields:
+        The temporary path.
+
+    Raises:
+        InputError: where the folder cannot be written, or `path` is a folder.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, takes the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

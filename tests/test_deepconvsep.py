@@ -1,0 +1,218 @@
+"""Systems A and B: their sizes, options and the layers they are made of."""
+
+import copy
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from sepfast import InputError, create_model, list_models, load, save
+from sepfast.models import model_options
+from sepfast.reference import SOURCES
+
+
+def _plain(model, x):
+    """A forward pass written from the paper with plain layers, untied and without a pool."""
+    vertical, horizontal = model.encoder
+    codes = horizontal(vertical(x))
+    hidden = torch.relu(model.bottleneck[0](codes.flatten(1)))
+    out = []
+    for source in SOURCES:
+        y = torch.relu(model.expand[source][0](hidden)).reshape(codes.shape)
+        out.append(model.decoder[source][1](model.decoder[source][0](y)))
+    return torch.relu(torch.cat(out, 1))
+
+
+def test_sizes_are_the_papers():
+    model = create_model("deepconvsep-stereo")
+    assert sum(p.numel() for p in model.parameters()) == 678_536
+    assert model.code_shape == (30, 16, 1)
+    mono = create_model("deepconvsep")
+    assert (mono.context, mono.code_shape) == (25, (30, 14, 1))
+    assert create_model("deepconvsep", context=30).code_shape == (30, 16, 1)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("deepconvsep", 1), ("deepconvsep-stereo", 2)])
+def test_forward_is_the_papers(name, channels):
+    model = create_model(name)
+    x = torch.rand(3, channels, model.context, 513)
+    y = model(x)
+    assert y.shape == (3, 4 * channels, model.context, 513)
+    torch.testing.assert_close(y, _plain(model, x))
+    shares = model.shares(y)
+    assert shares.shape == (3, 4, channels, model.context, 513)
+    torch.testing.assert_close(shares.sum(1), torch.ones(3, channels, model.context, 513))
+
+
+def test_tied_decoder_is_the_encoders_transpose():
+    model = create_model("deepconvsep", tied=True)
+    assert not list(model.decoder.parameters())
+    x = torch.rand(2, 1, 25, 513, requires_grad=True)
+    # The decoder without its bias is the gradient of the encoder's convolutions, as published.
+    codes = torch.rand(2, 30, 14, 1)
+    (expected,) = torch.autograd.grad(model.encoder(x), x, codes)
+    torch.testing.assert_close(model._deconvolve("bass", codes, None), expected)
+    nn.init.constant_(model.tied_bias, 0.5)
+    torch.testing.assert_close(model._deconvolve("bass", codes, None), expected + 0.5)
+
+
+def test_pool_is_torchs_pool_and_unpool():
+    model = create_model("deepconvsep", f1=171, pool=342, n2=5)
+    vertical, horizontal = model.encoder
+    pool = nn.MaxPool2d((1, 342), return_indices=True)
+    x = torch.randn(2, 1, 25, 513)
+    pooled, indices = pool(vertical(x))
+    codes, peaks = model.encode(x)
+    torch.testing.assert_close(codes, horizontal(pooled))
+    wide = model.decoder["drums"][0](codes)
+    expected = nn.MaxUnpool2d((1, 342))(wide, indices, output_size=(25, 343))
+    torch.testing.assert_close(model._unpool(wide, peaks), expected)
+    assert model(x).shape == (2, 4, 25, 513)
+
+
+def test_dropout_is_at_the_bottleneck_in_training_only():
+    model = create_model("deepconvsep", dropout=0.5)
+    codes = torch.rand(4, 30, 14, 1)
+    dropped = model.bottleneck(codes.flatten(1))
+    kept = model.eval().bottleneck(codes.flatten(1))
+    assert (dropped == 0).sum() > (kept == 0).sum()
+    assert torch.equal(model.bottleneck(codes.flatten(1)), kept)
+
+
+def test_encoder_is_equivariant_to_time():
+    model = create_model("deepconvsep-stereo")
+    x = torch.rand(1, 2, 75, 513)
+    codes, _ = model.encode(x)
+    torch.testing.assert_close(codes[:, :, 15:31], model.encode(x[:, :, 15:45])[0])
+
+
+def test_scaling_by_factor_and_by_statistics(stereo_model):
+    mono = create_model("deepconvsep")
+    x = torch.rand(1, 25, 513)
+    torch.testing.assert_close(mono.scale(x), 0.3 * x)
+    torch.testing.assert_close(
+        mono.scale_targets(x.expand(4, 1, 25, 513)), 0.3 * x.expand(4, 1, 25, 513)
+    )
+    assert mono.levels() is None
+
+    low, high = stereo_model.minimum, stereo_model.maximum
+    magnitudes = torch.rand(2, 7, 513)
+    expected = (magnitudes - low[8:, None]) / (high - low)[8:, None]
+    torch.testing.assert_close(stereo_model.scale(magnitudes), expected)
+    levels = stereo_model.levels()
+    torch.testing.assert_close(levels.base.flatten(0, 2), low[:8])
+    back = expected * (high - low)[2:4, None] + low[2:4, None]  # drums
+    ours = (magnitudes - levels.floor) * levels.gain[1] + levels.base[1]
+    torch.testing.assert_close(ours, back)
+
+
+def test_bins_that_never_sound_do_not_divide_by_zero():
+    model = create_model("deepconvsep-stereo")
+    model.set_statistics(torch.zeros(10, 513), torch.zeros(10, 513))
+    assert model.scale(torch.rand(2, 3, 513)).isfinite().all()
+    with pytest.raises(InputError, match="maximum: lies below"):
+        model.set_statistics(torch.ones(10, 513), torch.zeros(10, 513))
+    with pytest.raises(InputError, match=r"minimum: got \(8, 513\)"):
+        model.set_statistics(torch.ones(8, 513), torch.ones(10, 513))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"contxt": 30}, "got option 'contxt', takes channels, context"),
+        ({"t2": 26}, "t2: got 26, takes 1 to the context of 25 frames"),
+        ({"f1": 514}, "f1: got 514"),
+        ({"pool": 2}, "pool: got 2"),
+        ({"framing": "hop-1"}, "framing: got 'hop-1'"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        create_model("deepconvsep", **options)
+
+
+def test_unknown_model_is_named():
+    with pytest.raises(InputError, match="model: got 'demucs', takes one of deepconvsep"):
+        create_model("demucs")
+    assert set(list_models()) >= {"deepconvsep", "deepconvsep-stereo", "denoiser"}
+    assert model_options("deepconvsep")["context"] == 25
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"merge": "project"}, {"published": True}, {"bins": 40, "features": 7}],
+)
+def test_denoiser(options):
+    model = create_model("denoiser", **options)
+    bins = options.get("bins", 513)
+    assert model(torch.rand(2, 2, 30, bins)).shape == (2, 2, 30, bins)
+    directions, layers = (1, 2) if options.get("published") else (2, 1)
+    assert len([n for n, _ in model.recurrent.named_parameters()]) == 4 * layers * directions
+
+
+def test_denoiser_sums_its_directions():
+    model = create_model("denoiser")
+    x = torch.rand(1, 2, 5, 513)
+    sequence, _ = model.recurrent(model.encoder(x)[0])
+    summed = sequence[..., :128] + sequence[..., 128:]
+    torch.testing.assert_close(model(x), model.decoder(summed[None]))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("deepconvsep", {"tied": True, "context": 30}),
+        ("deepconvsep-stereo", {"dropout": 0.1}),
+        ("denoiser", {"published": True}),
+    ],
+)
+def test_saved_models_come_back(tmp_path, name, options):
+    model = create_model(name, **options)
+    before = copy.deepcopy(model.state_dict())
+    save(model, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert not again.training
+    assert (again.model_name, again.model_options) == (name, options)
+    assert before.keys() == again.state_dict().keys()
+    assert all(torch.equal(before[k], v) for k, v in again.state_dict().items())
+
+
+def test_bad_checkpoints_are_named(tmp_path):
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    save(create_model("deepconvsep"), good)
+    content = good.read_bytes()
+    other = {"format": "sepfast", "model": "deepconvsep", "options": '{"context": 30}'}
+    weights = create_model("deepconvsep").state_dict()
+    cases = {
+        "is broken": content[: len(content) // 2],
+        "is a pickle": b"\x80\x02}q\x00.",
+        "names no model of this version": content.replace(b'"deepconvsep"', b'"deepconvxxx"'),
+        "no sepfast model": safetensors.torch.save(weights),
+        "weights are of another model": safetensors.torch.save(weights, other),
+    }
+    for message, data in cases.items():
+        bad.write_bytes(data)
+        with pytest.raises(InputError, match=message) as error:
+            load(bad)
+        assert "bad.safetensors" in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="no such file"):
+        load(tmp_path / "missing.safetensors")
+
+
+def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save(create_model("denoiser"), path)
+    before = path.read_bytes()
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safetensors.torch.save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(create_model("deepconvsep"), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    with pytest.raises(InputError, match="without a name"):
+        save(nn.Linear(1, 1), path)

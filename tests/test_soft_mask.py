@@ -1,0 +1,99 @@
+"""Masks and what is done with them."""
+
+import pytest
+import torch
+
+from sepfast.reference import (
+    FRAMINGS,
+    Framing,
+    Levels,
+    binary_mask,
+    istft,
+    masked_istft,
+    masked_istft_backward,
+    soft_mask,
+    soft_mask_backward,
+    stft,
+    wiener_mask,
+)
+
+
+def test_shares_add_up_and_silence_is_shared():
+    y = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    y[0, :, 2] = 0
+    shares = soft_mask(y)
+    torch.testing.assert_close(shares.sum(1), torch.ones(3, 5, 6, dtype=torch.float64))
+    assert (shares[0, :, 2] == 0.25).all()
+    torch.testing.assert_close(shares[1, 2], y[1, 2].abs() / y[1].abs().sum(0))
+
+
+def test_soft_mask_backward_is_autograds():
+    y = torch.randn(3, 4, 5, dtype=torch.float64)
+    y[0, :, 2] = 0
+    y.requires_grad_()
+    grad = torch.randn(3, 4, 5, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(soft_mask(y), y, grad)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(soft_mask_backward(grad, y.detach()), expected)
+
+
+def test_soft_mask_gradcheck():
+    class Mask(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            ctx.save_for_backward(y)
+            return soft_mask(y)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return soft_mask_backward(grad, *ctx.saved_tensors)
+
+    y = torch.rand(2, 4, 3, dtype=torch.float64) + 0.1
+    assert torch.autograd.gradcheck(Mask.apply, (y.requires_grad_(),))
+
+
+def test_oracles():
+    targets = torch.tensor([3.0, -4.0, 0.0]).view(1, 3, 1)
+    assert binary_mask(targets).flatten().tolist() == [0, 1, 0]
+    torch.testing.assert_close(wiener_mask(targets).flatten(), torch.tensor([0.36, 0.64, 0]))
+    assert binary_mask(torch.ones(1, 3, 1)).flatten().tolist() == [1, 0, 0]
+    assert (wiener_mask(torch.zeros(1, 4, 1)) == 0.25).all()
+
+
+@pytest.mark.parametrize("framing", [FRAMINGS["deepconvsep"], Framing(16, 4, front=12)])
+def test_shares_that_add_up_give_the_mixture_back(framing):
+    x = torch.randn(2, 3001, dtype=torch.float64)
+    frames = framing.frames(3001)
+    shares = soft_mask(torch.rand(4, 2, frames, framing.bins, dtype=torch.float64), dim=0)
+    stems = masked_istft(shares, x, framing)
+    assert stems.shape == (4, 2, 3001)
+    torch.testing.assert_close(stems.sum(0), x, atol=1e-12, rtol=0)
+
+
+def test_masked_istft_backward_is_autograds():
+    framing = Framing(16, 4, front=8, rule="ceil+2")
+    x = torch.randn(2, 50, dtype=torch.float64)
+    shape = (3, 2, framing.frames(50), framing.bins)
+    shares = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    out = masked_istft(shares, x, framing)
+    grad = torch.randn_like(out)
+    (expected,) = torch.autograd.grad(out, shares, grad)
+    torch.testing.assert_close(masked_istft_backward(grad, x, framing), expected)
+
+
+def test_levels_scale_magnitudes_and_keep_the_phase():
+    framing = Framing(16, 4, front=8, rule="ceil+2")
+    x = torch.randn(1, 60, dtype=torch.float64)
+    x[:, :30] = 0  # frames without any phase: taken as 0
+    spectrum = torch.view_as_complex(stft(x, framing))
+    shape = (2, 1, *spectrum.shape[1:])
+    shares = torch.rand(shape, dtype=torch.float64)
+    floor, gain, base = (
+        torch.rand(s, dtype=torch.float64) for s in ((1, 1, 9), (2, 1, 1, 9), (2, 1, 1, 9))
+    )
+    wanted = shares * ((spectrum.abs() - floor) * gain) + base
+    expected = torch.polar(wanted.abs(), spectrum.angle() + torch.where(wanted < 0, torch.pi, 0))
+    expected = istft(torch.view_as_real(expected), framing, 60)
+    torch.testing.assert_close(
+        masked_istft(shares, x, framing, Levels(floor, gain, base)), expected
+    )
