@@ -28,7 +28,7 @@ def separate(model: DeepConvSep, mixture: np.ndarray, overlap: int = 15) -> np.n
         overlap: frames that neighbouring contexts share.
 
     Returns:
-        (4, 2, samples) in float64; silent behind `covered_samples`.
+        (4, 2, samples) in float64; silent some frames behind `covered_samples`.
     """
     spectra = np.stack([_forward(channel) for channel in mixture])  # (2, frames, 513)
     minimum, maximum = (s.double().numpy()[:, None] for s in (model.minimum, model.maximum))
@@ -46,9 +46,9 @@ def separate(model: DeepConvSep, mixture: np.ndarray, overlap: int = 15) -> np.n
 
 
 def covered_samples(samples: int, context: int = 30, overlap: int = 15) -> int:
-    """Samples of a track that the program gives a context's full weight."""
+    """Samples of a track that lie under no frame but those of the program's contexts."""
     starts = _starts(math.ceil(samples / _HOP) + 2, context, overlap)
-    return (starts[-1] + context) * _HOP - _N_FFT if len(starts) else 0
+    return (starts[-1] + context) * _HOP - _N_FFT // 2 if starts else 0
 
 
 def _starts(frames: int, context: int, overlap: int) -> list[int]:
@@ -70,7 +70,7 @@ def _forward(wave: np.ndarray) -> np.ndarray:
 def _masked(model: DeepConvSep, contexts: np.ndarray) -> np.ndarray:
     """Masked mixtures (k, 8, T, 513) of scaled contexts (k, 2, T, 513)."""
     with torch.no_grad():
-        estimates = model(torch.from_numpy(contexts).float()).numpy()
+        estimates = model(torch.from_numpy(contexts).to(model.minimum.dtype)).numpy()
     sources = estimates.reshape(len(contexts), 4, 2, *estimates.shape[2:])
     masks = sources[:, :3] / sources.sum(1, keepdims=True)
     masks = np.concatenate([masks, 1 - masks.sum(1, keepdims=True)], axis=1)

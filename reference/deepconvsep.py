@@ -189,9 +189,10 @@ class DeepConvSep(nn.Module):
     def levels(self) -> Levels | None:
         """What `masked_istft` needs to undo the scaling; None where it cancels out."""
         floor, span = self._extrema()
-        if not self.minimum.any() and bool((span == span[-1]).all()):
-            return None
-        return Levels(floor[-1], span[:-1] / span[-1], floor[:-1])
+        gain = span[:-1] / span[-1]
+        if self.minimum.any():
+            return Levels(gain, floor[-1], floor[:-1])
+        return None if bool((gain == 1).all()) else Levels(gain)
 
     def set_statistics(self, minimum: Tensor, maximum: Tensor) -> None:
         """Take over the extrema of a training set.

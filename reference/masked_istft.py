@@ -4,7 +4,7 @@ N sources, C channels, T frames, B bins, X the mixture's STFT, m the shares, u =
 phase (1 where X is 0, as the angle of 0 is 0).
 
     plain          S_n = m_n X
-    with levels    S_n = (m_n (|X| - floor) gain_n + base_n) u
+    with levels    S_n = (m_n (|X| - floor) gain_n + base_n) u,  m_n gain_n X where both are 0
 
 The second is what a model needs that was trained on magnitudes scaled per bin: `floor` takes the
 mixture's scaling off, `gain` and `base` put the source's own on. Then y_n = istft(S_n).
@@ -26,14 +26,14 @@ class Levels(NamedTuple):
     """How shares of a scaled mixture become magnitudes of a source.
 
     Attributes:
-        floor: (C, 1, B), what the mixture's scaling takes off its magnitude.
         gain: (N, C, 1, B), the source's range over the mixture's.
-        base: (N, C, 1, B), the source's floor.
+        floor: (C, 1, B), what the mixture's scaling takes off its magnitude; None for 0.
+        base: (N, C, 1, B), the source's floor; None, together with `floor`, for 0.
     """
 
-    floor: Tensor
     gain: Tensor
-    base: Tensor
+    floor: Tensor | None = None
+    base: Tensor | None = None
 
 
 def masked_spectrum(shares: Tensor, spectrum: Tensor, levels: Levels | None = None) -> Tensor:
@@ -50,6 +50,8 @@ def masked_spectrum(shares: Tensor, spectrum: Tensor, levels: Levels | None = No
     mixture = _complex(spectrum).unsqueeze(-4)  # (..., 1, C, T, B)
     if levels is None:
         wanted = shares * mixture
+    elif levels.floor is None or levels.base is None:
+        wanted = (shares * levels.gain) * mixture
     else:
         loud = mixture.abs()
         phase = torch.where(loud > 0, mixture / torch.where(loud > 0, loud, 1), 1)

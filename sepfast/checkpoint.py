@@ -73,8 +73,9 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
 def _check_readable(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; takes a model that sepfast saved")
-    start = path.open("rb").read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start[:1] == b"\x80":
         raise InputError(
             f"{path}: is a pickle, which could run code when read; `sepfast import` reads the "
             "published ones safely"

@@ -81,6 +81,19 @@ def test_masked_istft_backward_is_autograds():
     torch.testing.assert_close(masked_istft_backward(grad, x, framing), expected)
 
 
+def test_levels_without_a_floor_are_a_gain():
+    framing = Framing(16, 4, front=8, rule="ceil+2")
+    x = torch.randn(1, 60, dtype=torch.float64)
+    shares = torch.rand(2, 1, framing.frames(60), 9, dtype=torch.float64)
+    gain, floor, base = (
+        torch.rand(2, 1, 1, 9).double(),
+        torch.zeros(1, 1, 9),
+        torch.zeros(2, 1, 1, 9),
+    )
+    expected = masked_istft(shares, x, framing, Levels(gain, floor.double(), base.double()))
+    torch.testing.assert_close(masked_istft(shares, x, framing, Levels(gain)), expected)
+
+
 def test_levels_scale_magnitudes_and_keep_the_phase():
     framing = Framing(16, 4, front=8, rule="ceil+2")
     x = torch.randn(1, 60, dtype=torch.float64)
@@ -95,5 +108,5 @@ def test_levels_scale_magnitudes_and_keep_the_phase():
     expected = torch.polar(wanted.abs(), spectrum.angle() + torch.where(wanted < 0, torch.pi, 0))
     expected = istft(torch.view_as_real(expected), framing, 60)
     torch.testing.assert_close(
-        masked_istft(shares, x, framing, Levels(floor, gain, base)), expected
+        masked_istft(shares, x, framing, Levels(gain, floor, base)), expected
     )

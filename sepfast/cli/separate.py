@@ -37,10 +37,10 @@ def separate(
         Subtype, typer.Option(help="Samples of the stems; float FLAC files have 24 bits.")
     ] = Subtype.float,
     overlap: Annotated[
-        int | None, typer.Option(help="Frames that contexts share. [default: the model's]")
+        int | None, typer.Option(help="Frames that contexts share. (default: the model's)")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 … [default: a GPU where there is one]")
+        str | None, typer.Option(help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     ] = None,
 ) -> None:
     """Separate recordings: every source of IN becomes OUTPUT/NAME/SOURCE.wav.

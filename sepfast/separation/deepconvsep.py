@@ -71,7 +71,7 @@ class DeepConvSepTrack:
         self._reach = (model.framing.span - 1) // model.framing.hop
         self.ahead, self.behind = overlap, self._reach + model.context
         levels = model.levels()
-        self._levels = levels and Levels(*(level.transpose(-3, -2) for level in levels))
+        self._levels = levels and Levels(*(x if x is None else x.transpose(-3, -2) for x in levels))
         self._decoder = _Decoder(model) if model.filtered == 1 else None
 
     @torch.inference_mode()

@@ -43,9 +43,14 @@ class Line:
 
     def ready(self) -> Iterator[Span]:
         """Spans that the samples so far suffice for, whatever follows them."""
-        frames = self._framing.frames(self.samples)
-        while self._next + self._span + self._track.ahead < frames:
-            yield self._advance(self._next + self._span, None)
+        framing = self._framing
+        while True:
+            stop = self._next + self._span
+            reach = stop + self._track.ahead
+            arrived = framing.covered(reach) <= framing.front + self.samples
+            if not arrived or reach >= framing.frames(self.samples):
+                return
+            yield self._advance(stop, None)
 
     def rest(self) -> Iterator[Span]:
         """What is left of the track, now that all samples are there; nothing of an empty one."""

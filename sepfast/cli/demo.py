@@ -1,0 +1,44 @@
+"""`sepfast demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sepfast.cli.console import console
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the stems, plots and report.")
+    ] = Path("demo"),
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
+    ] = None,
+) -> None:
+    """Train on four seconds of a real song, separate all six, score the two it never saw.
+
+    Takes one to two minutes on two cores, and leaves stems and a report that plays them.
+
+    [bold]Example[/bold]: sepfast demo -o demo
+    """
+    from sepfast.cli.train import shown
+    from sepfast.demo import OPTIONS, run
+
+    with shown() as report:
+        outcome = run(output, options=OPTIONS, device=device, report=report)
+    table = Table("SDR of the unseen seconds, dB", "mixture as estimate", "separated")
+    for source in outcome.scores.sources:
+        before, after = outcome.sdr(source)
+        table.add_row(source, f"{before:.1f}", f"{after:.1f}")
+    console.print(table)
+    training, separation, scoring = outcome.seconds
+    console.print(
+        f"training {training:.0f} s, separation {separation:.1f} s, scoring {scoring:.0f} s; "
+        f"listen: {outcome.page}",
+        markup=False,
+        highlight=False,
+    )

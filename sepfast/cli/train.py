@@ -1,0 +1,319 @@
+"""`sepfast train`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from sepfast.cli.console import console
+from sepfast.errors import InputError
+
+if TYPE_CHECKING:
+    from sepfast.training.history import Epoch, History, Task
+    from sepfast.training.options import TrainingOptions
+
+_PAPER = "Training, where it is to differ from the paper"
+_TASKS = {"songs": "Opening songs", "statistics": "Measuring levels", "training": "Training"}
+
+
+class Optimizer(StrEnum):
+    """What updates the weights."""
+
+    adadelta = "adadelta"
+    adam = "adam"
+
+
+class Reading(StrEnum):
+    """Readings of the loss."""
+
+    code = "code"
+    paper = "paper"
+
+
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder in the layout of MUSDB18, MUSDB18-HQ or DSD100, or SONG/STEM.wav.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")
+    ],
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="deepconvsep or deepconvsep-stereo.")
+    ] = "deepconvsep-stereo",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of the model, see `sepfast models`."
+        ),
+    ] = None,
+    validation: Annotated[
+        str,
+        typer.Option(help="Fraction of the songs kept for validation, or a folder of others."),
+    ] = "0.2",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run, from its last whole epoch.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read examples ahead. (default: none)")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs at most.", rich_help_panel=_PAPER)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples a step.", rich_help_panel=_PAPER)
+    ] = None,
+    batches_per_epoch: Annotated[
+        int | None,
+        typer.Option(help="Steps an epoch; 0 for all of the songs.", rich_help_panel=_PAPER),
+    ] = None,
+    optimizer: Annotated[
+        Optimizer | None, typer.Option(help="What updates the weights.", rich_help_panel=_PAPER)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the first epoch.", rich_help_panel=_PAPER)
+    ] = None,
+    milestones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N…",
+            help="Epochs after which the learning rate falls to a tenth.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after N epochs without a better loss; 0 for never.", rich_help_panel=_PAPER
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after which training ends; 0 for never.", rich_help_panel=_PAPER
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, examples and dropout.", rich_help_panel=_PAPER)
+    ] = None,
+    silence: Annotated[
+        float | None,
+        typer.Option(
+            help="Least mean of an example's scaled mixture; 0 takes every example.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = None,
+    statistics: Annotated[
+        bool | None,
+        typer.Option(
+            "--statistics/--no-statistics",
+            help="Scale each bin to what the training songs span.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = None,
+    target_slope: Annotated[
+        float | None,
+        typer.Option(
+            help="How far targets are turned down at the highest bin.", rich_help_panel=_PAPER
+        ),
+    ] = None,
+    loss: Annotated[
+        Reading | None,
+        typer.Option(
+            help="The loss as published in code, or in the paper.", rich_help_panel=_PAPER
+        ),
+    ] = None,
+) -> None:
+    """Train a model on songs with stems. What is not given is as in the model's paper.
+
+    RUN/best.safetensors is the model of the best epoch, RUN/log.csv a table of all epochs, and
+    RUN/last.pt is what --resume goes on from, also after Ctrl-C.
+
+    [bold]Example[/bold]: sepfast train musdb18 -o run -m deepconvsep-stereo --epochs 500
+    """
+    from sepfast.training import train_folder
+
+    options = _options(
+        model,
+        loss,
+        epochs=epochs,
+        batch_size=batch_size,
+        batches_per_epoch=batches_per_epoch,
+        optimizer=optimizer and optimizer.value,
+        learning_rate=learning_rate,
+        milestones=None if milestones is None else _milestones(milestones),
+        patience=patience,
+        time_limit=time_limit,
+        seed=seed,
+        silence=silence,
+        statistics=statistics,
+        target_slope=target_slope,
+        workers=workers,
+    )
+    with shown() as report:
+        history = train_folder(
+            data,
+            output,
+            model,
+            options,
+            model_options=_model_options(model, settings or []),
+            validation=_fraction_or_folder(validation),
+            device=device,
+            resume=resume,
+            report=report,
+        )
+    console.print(_conclusion(output, history), markup=False, highlight=False)
+
+
+def shown() -> _Bars | _Lines:
+    """A report to the terminal or the log, for a `with` block."""
+    return _Bars() if console.is_terminal else _Lines()
+
+
+class _Lines:
+    """A report for a log: a line when a task begins, and one for each epoch."""
+
+    def __init__(self) -> None:
+        self.task: Task | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing is left open."""
+
+    def note(self, text: str) -> None:
+        """Print a sentence."""
+        console.print(text, markup=False, highlight=False)
+
+    def progress(self, task: Task, done: int, total: int) -> None:
+        """Print a task's name when it begins."""
+        if task != self.task:
+            self.task = task
+            self.note(_TASKS[task])
+
+    def epoch(self, epoch: Epoch, best: bool) -> None:
+        """Print an epoch's losses."""
+        rate, seconds = f"learning rate {epoch.learning_rate:g}", f"{epoch.seconds:.1f} s"
+        mark = ", best so far" if best else ""
+        self.note(f"epoch {epoch.epoch}: {_losses(epoch)}, {rate}, {seconds}{mark}")
+
+
+class _Bars:
+    """A report for a terminal: a bar for each task, the last epoch's losses beside it."""
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}", markup=False),
+            console=console,
+        )
+        self.tasks: dict[Task, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bars.stop()
+
+    def note(self, text: str) -> None:
+        """Print a sentence above the bars."""
+        console.print(text, markup=False, highlight=False)
+
+    def progress(self, task: Task, done: int, total: int) -> None:
+        """Move a task's bar."""
+        if task not in self.tasks:
+            self.tasks[task] = self.bars.add_task(_TASKS[task], losses="")
+        self.bars.update(self.tasks[task], completed=done, total=total)
+
+    def epoch(self, epoch: Epoch, best: bool) -> None:
+        """Show an epoch's losses."""
+        self.bars.update(self.tasks["training"], losses=f"epoch {epoch.epoch}: {_losses(epoch)}")
+
+
+def _losses(epoch: Epoch) -> str:
+    text = f"training loss {epoch.training_loss:.5g}"
+    if epoch.validation_loss is None:
+        return text
+    return f"{text}, validation loss {epoch.validation_loss:.5g}"
+
+
+def _conclusion(folder: Path, history: History) -> str:
+    best = history.best
+    assert best is not None  # a run has an epoch at least
+    ended = {"patience": ", stopped early", "time limit": ", out of time"}.get(history.ended, "")
+    return (
+        f"{folder / 'best.safetensors'}: epoch {best.epoch} of {len(history.epochs)}{ended}, "
+        f"{_losses(best)}"
+    )
+
+
+def _options(model: str, reading: Reading | None, **given: Any) -> TrainingOptions:
+    """The paper's options with those that were given."""
+    from sepfast.training import defaults_for
+
+    options = defaults_for(model)
+    if reading is not None:
+        given["loss"] = replace(options.loss, reading=reading.value)
+    return replace(options, **{name: value for name, value in given.items() if value is not None})
+
+
+def _model_options(model: str, settings: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, each value in the type of the option's default."""
+    from sepfast.models import model_options
+
+    defaults = model_options(model)
+    options = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set: got {setting!r}, takes KEY=VALUE")
+        options[key] = _value(key, text, defaults.get(key, ""))
+    return options
+
+
+def _value(key: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(text.split(","))
+        return type(default)(text)
+    except (KeyError, ValueError):
+        raise InputError(f"--set {key}: got {text!r}, takes a value like {default!r}") from None
+
+
+def _milestones(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(epoch) for epoch in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"milestones: got {text!r}, takes epochs like 60,120") from None
+
+
+def _fraction_or_folder(text: str) -> float | Path:
+    try:
+        return float(text)
+    except ValueError:
+        return Path(text)

@@ -1,0 +1,122 @@
+"""A report as one page that holds its pictures and sounds, and can be sent as it is."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from sepfast.files import atomic
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8886; --soft: #8882; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; } thead th { background: var(--soft); }
+td audio { height: 2.2rem; width: 100%; min-width: 12rem; vertical-align: middle; }
+figure { margin: 1rem 0; } img { width: 100%; background: #fff; border-radius: 4px; }
+figcaption, .note { font-size: .9rem; opacity: .8; }
+"""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A waveform, (channels, samples), to be played at `sample_rate`."""
+
+    waveform: np.ndarray
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file and what it shows."""
+
+    path: Path
+    caption: str
+
+
+Cell = str | Sound
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text and sounds below a header."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with paragraphs, tables and pictures below it."""
+
+    heading: str
+    parts: Sequence[str | Table | Picture]
+
+
+def write_page(
+    path: str | os.PathLike[str], title: str, summary: str, sections: Sequence[Section]
+) -> None:
+    """Write a page, in one step.
+
+    Args:
+        path: the HTML file.
+        title: its heading.
+        summary: what a reader in a hurry should know.
+        sections: the rest.
+    """
+    body = "\n".join(_section(section) for section in sections)
+    page = (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n"
+        f"<h1>{escape(title)}</h1>\n<p>{escape(summary)}</p>\n{body}\n</html>\n"
+    )
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _section(section: Section) -> str:
+    return f"<h2>{escape(section.heading)}</h2>\n" + "\n".join(map(_part, section.parts))
+
+
+def _part(part: str | Table | Picture) -> str:
+    if isinstance(part, str):
+        return f'<p class="note">{escape(part)}</p>'
+    if isinstance(part, Picture):
+        caption = escape(part.caption)
+        image = _data("image/png", part.path.read_bytes())
+        return f'<figure><img src="{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    header = "".join(f"<th>{escape(name)}</th>" for name in part.header)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in part.rows
+    )
+    return f"<table><thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table>"
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return escape(cell)
+    return f'<audio controls preload="metadata" src="{_data("audio/flac", _flac(cell))}"></audio>'
+
+
+def _flac(sound: Sound) -> bytes:
+    """16-bit FLAC, which every browser plays; what is beyond full scale is cut off."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    samples = np.clip(sound.waveform.T, -1, 1)
+    soundfile.write(buffer, samples, sound.sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,279 @@
+"""Scores of a separation: BSS Eval, SI-SDR, energy at silence, and what they are summed up to.
+
+J sources, C channels, S samples, N frames. A frame is `window` seconds long and starts `hop` after
+the one before; what is left behind the last whole frame is not scored, and a signal shorter than
+a frame is one frame. A silent frame has samples that add up to zero over the channels throughout,
+which is museval's test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sepfast.errors import InputError
+
+Floats = NDArray[np.float64]
+Mode = Literal["v4", "v3"]
+
+# The power spectra behind `conditioning`: segments as long as two of BSS Eval's filters, under a
+# window whose side lobes lie below what float32 samples can hold.
+_SEGMENT = 1024
+_KAISER_BETA = 14.0
+_SEGMENTS_AT_ONCE = 64
+# Directions of the channels this far below the loudest hold nothing but rounding.
+_RANK_TOLERANCE = 1e-13
+_TRUSTED_PER_SAMPLE = 50.0
+_ENERGY_FLOOR = 1e-12
+
+
+@dataclass(frozen=True)
+class BSSEval:
+    """BSS Eval's scores, each (J, N) in dB, NaN where there is none.
+
+    Attributes:
+        sdr: source to distortion ratio, of everything that is wrong.
+        isr: image to spatial distortion ratio, of what a filter of the source itself explains.
+        sir: source to interference ratio, of what filters of the other sources explain.
+        sar: sources to artifacts ratio, of what no filter of any source explains.
+        silent: (J,) frames in which a source's own reference or estimate is silent. One such
+            source is enough for museval to give no score to any source in that frame.
+        conditioning: of the references, as `conditioning` gives it.
+        trusted: whether SIR and SAR can be trusted; SDR and ISR always can. See `trustworthy`.
+    """
+
+    sdr: Floats
+    isr: Floats
+    sir: Floats
+    sar: Floats
+    silent: NDArray[np.int64]
+    conditioning: float
+    trusted: bool
+
+
+class SilenceEnergy(NamedTuple):
+    """The mean energy of some frames in dB, NaN where there are none, and how many there are."""
+
+    decibels: float
+    frames: int
+
+
+class Statistics(NamedTuple):
+    """Mean, standard deviation (of the values, over n) and median, and the number of values."""
+
+    mean: float
+    std: float
+    median: float
+    count: int
+
+
+def bss_eval(
+    references: ArrayLike,
+    estimates: ArrayLike,
+    sample_rate: float,
+    *,
+    window: float = 1.0,
+    hop: float = 1.0,
+    mode: Mode = "v4",
+) -> BSSEval:
+    """BSS Eval's images scores, frame by frame, as museval computes them.
+
+    A source whose reference or estimate is silent from start to end, which museval refuses, has
+    no scores, and those of the others are unaffected: nothing is ever projected on silence.
+
+    Args:
+        references: (J, C, S) floats.
+        estimates: (J, C, S) floats, in the same order.
+        sample_rate: samples a second.
+        window: length of a frame in seconds; `math.inf` scores the whole signal as one frame.
+        hop: seconds from one frame to the next.
+        mode: "v4" fits the distortion filters, 512 taps, once to the whole signal, "v3" to each
+            frame anew, which takes many times as long.
+
+    Returns:
+        Scores (J, N), with the check of SIR and SAR.
+
+    Raises:
+        InputError: for shapes that differ or are not (J, C, S), samples that are not finite
+            floats, or a window or hop below one sample.
+
+    Source: Stöter, Liutkus and Ito, "The 2018 Signal Separation Evaluation Campaign", 2018.
+    """
+    if mode not in get_args(Mode):
+        raise InputError(f"mode: got {mode!r}, takes {' or '.join(get_args(Mode))}")
+    true, guess = _sources("references", references), _sources("estimates", estimates)
+    if true.shape != guess.shape:
+        raise InputError(f"estimates: got shape {guess.shape}, takes {true.shape} as references")
+    samples = true.shape[-1]
+    length, step = _frame_sizes(samples, sample_rate, window, hop)
+    frames = list(_frames(samples, length, step))
+    silent = np.stack([_silent(true[..., f]) | _silent(guess[..., f]) for f in frames], axis=1)
+    scores = _museval(true, guess, length, step, mode)
+    condition = conditioning(true)
+    fitted = mode == "v3" or length == samples
+    trusted = fitted or trustworthy(condition, length)
+    return BSSEval(*scores, silent.sum(1), condition, trusted)
+
+
+def conditioning(references: ArrayLike) -> float:
+    """How far the references' spectrum falls below its mean, where it is emptiest; 1 or more.
+
+    With S(f) the cross-power spectral density of all J C reference channels, (J C, J C), and R its
+    mean over frequency, it is the largest eigenvalue of R S(f)^-1 over all f: 1 for white noise,
+    without bound for references that leave a band empty.
+
+    BSS Eval projects on the references delayed by 0 to 511 samples. Their Gram matrix is block
+    Toeplitz with the symbol S(f), so that by Szegő's theorem its smallest eigenvalue, after the
+    channels are whitened by R, is no smaller than 1 / conditioning, its mean one being 1. The
+    whitening is what tells harmless references from harmful ones: a stereo stem whose channels
+    are equal has a singular Gram matrix and still has scores that hold.
+
+    Args:
+        references: (J, C, S) floats.
+
+    Returns:
+        The ratio of powers; infinite where a band holds nothing, NaN where all is silent.
+    """
+    density = _power_density(_sources("references", references))
+    weights = np.full((len(density), 1, 1), 2.0)  # one-sided: all bins but the outer two twice
+    weights[[0, -1]] = 1
+    mean = (density * weights).sum(0).real / weights.sum()
+    powers, directions = np.linalg.eigh(mean)
+    kept = powers > powers[-1] * _RANK_TOLERANCE
+    if not kept.any():
+        return math.nan
+    whitening = directions[:, kept] / np.sqrt(powers[kept])
+    emptiest = np.linalg.eigvalsh(whitening.T @ density @ whitening).min()
+    return float(1 / emptiest) if emptiest > 0 else math.inf
+
+
+def trustworthy(condition: float, window: int) -> bool:
+    """Whether "v4" scores of SIR and SAR hold, for frames of `window` samples.
+
+    Where the references are empty, nothing holds the distortion filters back; on the whole
+    signal they are still right, but "v4" applies them to frames cut out of it. A cut is a click
+    with energy at all frequencies, the filters amplify it by up to the conditioning, and
+    interference and artifacts drown in it, with opposite signs, so that SDR and ISR do not move.
+    The click stays the same however long the frame is, so the bound grows with its length.
+
+    The bound, 50 a sample, is measured on four stems of music, coded with AAC and empty above
+    16 kHz (conditioning 4e11), with white noise added to the references; SIR and SAR are within
+    0.2 dB of where they settle, at windows of 0.25, 1 and 3 s, for a Wiener filter, a blurred one
+    and the mixture as the estimates. For a window of 1 s at 44.1 kHz:
+
+    | noise, dBFS  | conditioning | a sample | Wiener, drums: SIR | mixture: SAR |
+    | ------------ | ------------ | -------- | ------------------ | ------------ |
+    | none         | 4.0e11       | 9.1e6    | -6.4 dB            | 0.3 dB       |
+    | -100         | 1.7e8        | 3,900    | 15.9 dB            | 16.4 dB      |
+    | -90          | 1.9e7        | 430      | 18.6 dB            | 19.9 dB      |
+    | -80          | 1.9e6        | 43       | 19.8 dB            | 20.6 dB      |
+    | -60          | 1.9e4        | 0.43     | 20.0 dB            | 20.6 dB      |
+
+    Without noise, the filters of "v3" and one frame over the whole signal give SIR and SAR within
+    0.2 dB of those with noise at -80 dBFS.
+    """
+    return condition <= _TRUSTED_PER_SAMPLE * window
+
+
+def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> Floats:
+    """The scale-invariant source to distortion ratio in dB.
+
+    10 log10(|a s|² / |ŝ - a s|²) with a = <ŝ, s> / |s|².
+
+    Args:
+        reference: s, (..., S) floats.
+        estimate: ŝ, (..., S) floats; its mean is not taken off.
+
+    Returns:
+        (...): NaN where the reference is silent, -inf where the estimate alone is or has nothing
+        of the reference, inf where it is the reference at any scale.
+
+    Raises:
+        InputError: for shapes that differ.
+
+    Source: Le Roux et al., "SDR - half-baked or well done?", 2019.
+
+    Example:
+        >>> reference = np.array([1.0, 1.0, 0.0, 0.0])
+        >>> float(si_sdr(reference, np.array([1.0, 1.0, 1.0, 1.0])))
+        0.0
+    """
+    true, guess = np.asarray(reference, np.float64), np.asarray(estimate, np.float64)
+    if true.shape != guess.shape:
+        raise InputError(f"estimate: got shape {guess.shape}, takes {true.shape} as the reference")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = (guess * true).sum(-1) / (true**2).sum(-1)
+        target = scale[..., None] * true
+        ratio = 10 * np.log10((target**2).sum(-1) / ((guess - target) ** 2).sum(-1))
+    return np.where(true.any(-1) & ~guess.any(-1), -np.inf, ratio)
+
+
+def pes(
+    reference: ArrayLike,
+    estimate: ArrayLike,
+    sample_rate: float,
+    *,
+    window: float = 1.0,
+    hop: float = 1.0,
+) -> SilenceEnergy:
+    """Predicted energy at silence: what is heard of a source while it is silent; less is better.
+
+    The mean of 10 log10(Σ ŝ² + 1e-12) over the frames in which all samples of the reference are 0.
+
+    Args:
+        reference: s, (S,) or (C, S) floats; the sum runs over channels too.
+        estimate: ŝ, of the same shape.
+        sample_rate: samples a second.
+        window: length of a frame in seconds.
+        hop: seconds from one frame to the next.
+
+    Raises:
+        InputError: for shapes that differ, or a window or hop below one sample.
+
+    Source: system C; Schulze-Forster et al., "Weakly informed audio source separation", 2019.
+    """
+    true, guess = _frame_energies(reference, estimate, sample_rate, window, hop)
+    return _mean_level(guess[true == 0])
+
+
+def eps(
+    reference: ArrayLike,
+    estimate: ArrayLike,
+    sample_rate: float,
+    *,
+    window: float = 1.0,
+    hop: float = 1.0,
+) -> SilenceEnergy:
+    """Energy at predicted silence: what is lost of a source as silence; less is better.
+
+    The mean of 10 log10(Σ s² + 1e-12) over the frames in which all samples of the estimate are 0
+    and those of the reference are not.
+
+    Args, errors and source are those of `pes`.
+    """
+    true, guess = _frame_energies(reference, estimate, sample_rate, window, hop)
+    return _mean_level(true[(guess == 0) & (true > 0)])
+
+
+def song_median(scores: ArrayLike) -> Floats:
+    """A song's score: the median over its frames, (..., N) to (...), NaN where all are NaN."""
+    scores = np.asarray(scores, np.float64)
+    frames = np.ma.masked_invalid(scores) if np.isfinite(scores).any() else None
+    del frames
+    return np.apply_along_axis(lambda row: statistics(row).median, -1, scores)
+
+
+def statistics(values: ArrayLike) -> Statistics:
+    """Mean, standard deviation and median of all values but NaN; each NaN where there are none."""
+    present = np.asarray(values, np.float64).ravel()
+    present = present[~np.isnan(present)]
+    if not present.size:
+        return Statistics(math.nan, math.nan, math.nan, 0)
+    with np.errstate(invalid="ignore"):  # the deviation from an infinite mean is NaN
+        mean, std, median = present.mean(), present.std(), np.median(present)
+    return Statistics(float(mean), float(std), float(median), present.size)

@@ -1,0 +1,127 @@
+"""The folder of a training run: what it holds, and how a run goes on from it.
+
+    last.pt             everything that the next epoch needs, written behind each epoch
+    best.safetensors    the model of the best epoch; `sepfast.load` reads it
+    log.csv             one row an epoch
+
+Each is replaced in one step and `last.pt` comes last, so that an interruption at any moment
+leaves a run that goes on from its last whole epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sepfast.checkpoint import save
+from sepfast.errors import InputError
+from sepfast.files import atomic
+from sepfast.training.history import Epoch, History
+
+_FORMAT = "sepfast-run"
+_FILES = ("last.pt", "best.safetensors", "log.csv")
+
+
+def check_unused(path: str | os.PathLike[str]) -> None:
+    """Raise `InputError` where a folder holds a run already, which is never overwritten."""
+    found = [Path(path) / name for name in _FILES if (Path(path) / name).exists()]
+    if found:
+        raise InputError(f"{found[0]}: is of a run already; resume it or take another folder")
+
+
+class RunFolder:
+    """A folder with one run in it.
+
+    Args:
+        path: the folder, made with the first file.
+        identity: what makes the run this one and no other, by the words for a person; values
+            in plain types. A run is not resumed with another.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> None:
+        self.identity = identity
+        self.last, self.best, self.log = (Path(path) / name for name in _FILES)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+        """Write what stands after an epoch, or before the first.
+
+        Args:
+            model: made by `create_model`.
+            optimizer: of its parameters.
+            history: the epochs so far.
+        """
+        if history.epochs and history.best == history.epochs[-1]:
+            save(model, self.best)
+        history.write_csv(self.log)
+        state = {
+            "format": _FORMAT,
+            "identity": self.identity,
+            "epochs": [vars(epoch) for epoch in history.epochs],
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        with atomic(self.last) as temporary:
+            torch.save(state, temporary)
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> History:
+        """Take a model and its optimizer to where the run stopped.
+
+        Args:
+            model: as it was made for the run.
+            optimizer: likewise.
+
+        Returns:
+            The epochs so far.
+
+        Raises:
+            InputError: where there is no checkpoint, a broken one, or that of another run.
+        """
+        state = self._read()
+        self._check_identity(state["identity"])
+        try:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            return History([Epoch(**epoch) for epoch in state["epochs"]])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{self.last}: is broken, its state does not fit the run") from error
+
+    def _read(self) -> dict[str, Any]:
+        """The checkpoint; nothing but numbers and words is ever unpickled."""
+        if not self.last.is_file():
+            raise InputError(f"{self.last}: there is no such file, and so no run to resume")
+        broken = InputError(f"{self.last}: is broken, or no checkpoint of sepfast")
+        try:
+            with zipfile.ZipFile(self.last) as archive:
+                if archive.testzip():  # torch.load does not look at the checksums
+                    raise broken
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+        except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise broken from error
+        if not isinstance(state, dict) or state.get("format") != _FORMAT:
+            raise broken
+        if not isinstance(state.get("identity"), dict):
+            raise broken
+        return state
+
+    def _check_identity(self, earlier: dict[str, Any]) -> None:
+        for name, now in self.identity.items():
+            before = earlier.get(name)
+            if before != now:
+                there, here = _difference(before, now)
+                raise InputError(
+                    f"{self.last}: is of another run, {name} is {there!r} there and {here!r} here"
+                )
+
+
+def _difference(there: Any, here: Any) -> tuple[Any, Any]:
+    """Two values, or of two lists the first entries that differ."""
+    if not isinstance(there, list) or not isinstance(here, list):
+        return there, here
+    return next(pair for pair in zip_longest(there, here) if pair[0] != pair[1])

@@ -1,0 +1,136 @@
+"""How a model is trained: the choices of a run, and those of the papers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from sepfast.errors import InputError
+from sepfast.reference import LossWeights
+
+Optimizer = Literal["adadelta", "adam"]
+
+#: What may differ when a run is resumed: how long and how fast, not what an epoch computes.
+_RESUMABLE = ("epochs", "patience", "time_limit", "workers")
+
+#: Option -> (least, most) that it takes; those whose least is an int are whole numbers.
+_RANGES = {
+    "batch_size": (1, math.inf),
+    "batches_per_epoch": (0, math.inf),
+    "epochs": (1, math.inf),
+    "learning_rate": (0.0, math.inf),
+    "rho": (0.0, 1.0),
+    "patience": (0, math.inf),
+    "seed": (0, math.inf),
+    "silence": (0.0, math.inf),
+    "target_slope": (0.0, 1.0),
+    "validation_batches": (1, math.inf),
+    "time_limit": (0.0, math.inf),
+    "workers": (0, math.inf),
+}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The choices of a training run.
+
+    Attributes:
+        batch_size: examples a step.
+        batches_per_epoch: steps an epoch; 0 for as many as the songs fill, end to end.
+        epochs: epochs at most.
+        optimizer: "adadelta" or "adam".
+        learning_rate: of the first epoch.
+        rho: memory of Adadelta's averages.
+        milestones: epochs, counted from 1, after which the learning rate falls to a tenth.
+        patience: stop after so many epochs without a better loss; 0 for never.
+        seed: of examples and dropout.
+        silence: B's filter, the least mean of an example's scaled mixture; 0 takes every example.
+        statistics: whether magnitudes are scaled by the extrema of the training set.
+        target_slope: how far the targets are turned down at half the sample rate, in a line
+            along the bins; 0 for not at all.
+        validation_batches: batches of fixed excerpts that the validation loss is the mean of.
+        time_limit: seconds after which training ends, in mid-epoch; 0 for never.
+        workers: processes that read examples beside the one that trains.
+        loss: weights and reading of the loss.
+
+    Raises:
+        InputError: for a value that an option does not take.
+    """
+
+    batch_size: int = 5
+    batches_per_epoch: int = 50
+    epochs: int = 3250
+    optimizer: Optimizer = "adadelta"
+    learning_rate: float = 1.0
+    rho: float = 0.95
+    milestones: tuple[int, ...] = ()
+    patience: int = 0
+    seed: int = 0
+    silence: float = 0.0
+    statistics: bool = False
+    target_slope: float = 0.0
+    validation_batches: int = 20
+    time_limit: float = 0.0
+    workers: int = 0
+    loss: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            _check(name, getattr(self, name), least, most)
+        if self.optimizer not in get_args(Optimizer):
+            raise InputError(
+                f"optimizer: got {self.optimizer!r}, takes {' or '.join(get_args(Optimizer))}"
+            )
+        if any(later <= epoch for epoch, later in pairwise((0, *self.milestones))):
+            raise InputError(f"milestones: got {self.milestones}, takes rising epochs from 1 on")
+
+    def learning_rate_in(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        return self.learning_rate * 0.1 ** sum(epoch > last for last in self.milestones)
+
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """A fresh optimizer."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, self.learning_rate)
+        return torch.optim.Adadelta(parameters, self.learning_rate, self.rho)
+
+    def resumable(self) -> dict[str, Any]:
+        """The options that must be the same when a run is resumed, in plain types."""
+        return {name: value for name, value in asdict(self).items() if name not in _RESUMABLE}
+
+
+def defaults_for(model_name: str) -> TrainingOptions:
+    """The options that a model's paper trains with.
+
+    Raises:
+        InputError: for a model that is not trained this way.
+
+    Example:
+        >>> defaults_for("deepconvsep-stereo").optimizer
+        'adadelta'
+    """
+    if model_name not in _PAPERS:
+        raise InputError(f"model: got {model_name!r}, training takes {', '.join(_PAPERS)}")
+    return _PAPERS[model_name]
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    whole = isinstance(least, int)
+    right = isinstance(value, int if whole else (int, float)) and least <= value <= most
+    if right and value < math.inf:
+        return
+    span = f"{least} to {most}" if most < math.inf else f"{least} or more"
+    raise InputError(f"{name}: got {value!r}, takes {'a whole number, ' * whole}{span}")
+
+
+#: The papers' own, where they are not the defaults above.
+_PAPERS = {
+    "deepconvsep": TrainingOptions(batch_size=30, batches_per_epoch=0, epochs=30),
+    "deepconvsep-stereo": TrainingOptions(silence=0.02, statistics=True, target_slope=0.5),
+}

@@ -1,0 +1,235 @@
+"""Training of the models that see contexts of magnitudes: the loop, on a CPU or a GPU.
+
+What an epoch computes follows from the options, the songs, the state behind the epoch before and
+nothing else: examples and dropout are seeded by (seed, epoch). A run that is resumed is the run
+that was not interrupted, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sepfast.data.examples import (
+    Examples,
+    Excerpts,
+    Recording,
+    SilenceFilter,
+    batch_features,
+    excerpt_framing,
+    validation_batches,
+)
+from sepfast.device import pick_device
+from sepfast.errors import InputError
+from sepfast.reference import DeepConvSep, soft_mask_loss
+from sepfast.training.folder import RunFolder, check_unused
+from sepfast.training.history import Ended, Epoch, History, Report, Silent
+from sepfast.training.options import TrainingOptions
+
+
+def train(
+    model: nn.Module,
+    songs: Sequence[Recording],
+    validation: Sequence[Recording],
+    options: TrainingOptions,
+    run_dir: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+) -> History:
+    """Train a model, or go on with it.
+
+    Args:
+        model: a DeepConvSep that `create_model` made, its statistics set; trained in place.
+        songs: what it learns from.
+        validation: what tells the best epoch; without any, the training loss does.
+        options: the choices.
+        run_dir: where the run is kept, see `sepfast.training.folder`.
+        device: where to train; None for the GPU where there is one.
+        resume: go on from the last whole epoch of the run in `run_dir`.
+        report: is told how far it is.
+
+    Returns:
+        All epochs, earlier ones of a resumed run included. The model is that of the last; the
+        best one is in `best.safetensors`.
+
+    Raises:
+        InputError: for a model, a device or songs that cannot be used, a folder that has a run
+            already, a run that cannot be resumed, or a loss that is not finite any more.
+    """
+    model = _trainable(model).to(pick_device(device))
+    optimizer = options.optimizer_of(model.parameters())
+    folder = RunFolder(run_dir, _identity(model, songs, validation, options))
+    if resume:
+        history = folder.restore(model, optimizer)
+    else:
+        check_unused(run_dir)
+        history = History()
+    loop = _Loop(model, optimizer, songs, validation, options, report or Silent())
+    if not resume:
+        folder.save(model, optimizer, history)
+    with torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []):
+        loop.run(history, folder)
+    model.eval()
+    return history
+
+
+class _Loop:
+    """The epochs of one call of `train`."""
+
+    def __init__(
+        self,
+        model: DeepConvSep,
+        optimizer: torch.optim.Optimizer,
+        songs: Sequence[Recording],
+        validation: Sequence[Recording],
+        options: TrainingOptions,
+        report: Report,
+    ) -> None:
+        self.model, self.optimizer, self.options, self.report = model, optimizer, options, report
+        self.device: torch.device = model.minimum.device
+        samples = excerpt_framing(model.framing).covered(model.context)
+        keep = SilenceFilter.of(model, options.silence) if options.silence else None
+        excerpts = Excerpts(songs, samples)
+        self.examples = Examples(excerpts, options.batch_size, options.seed, keep)
+        self.steps = options.batches_per_epoch or excerpts.batches(options.batch_size)
+        self.validation: list[Tensor] = []
+        if validation:
+            fixed = Excerpts(validation, samples)
+            batches = validation_batches(fixed, options.batch_size, options.validation_batches)
+            self.validation = [waveforms.to(self.device) for waveforms in batches]
+        self.deadline = time.monotonic() + (options.time_limit or math.inf)
+
+    def run(self, history: History, folder: RunFolder) -> None:
+        """Train until there is a reason to end, and keep every epoch."""
+        batches = self._batches(len(history.epochs) + 1)
+        while not (ended := self._ended(history)):
+            epoch = self._epoch(len(history.epochs) + 1, batches)
+            history.epochs.append(epoch)
+            folder.save(self.model, self.optimizer, history)
+            self.report.epoch(epoch, history.best == epoch)
+        history.ended = ended
+
+    def _ended(self, history: History) -> Ended:
+        done, best, patience = len(history.epochs), history.best, self.options.patience
+        if done >= self.options.epochs:
+            return "epochs"
+        if best and patience and done - best.epoch >= patience:
+            return "patience"
+        return "time limit" if done and time.monotonic() >= self.deadline else ""
+
+    def _batches(self, first: int) -> Iterator[Tensor]:
+        """The waveforms of all steps from an epoch on, (B, 1 + N, C, samples)."""
+        loader = DataLoader(
+            self.examples,
+            batch_size=None,
+            sampler=product(range(first, self.options.epochs + 1), range(self.steps)),
+            num_workers=self.options.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the one that dropout uses
+        )
+        try:
+            yield from loader
+        except InputError as error:
+            # A worker's error comes with the worker's whole traceback before it.
+            raise InputError(str(error).strip().rpartition("InputError: ")[2]) from error
+
+    def _epoch(self, number: int, batches: Iterator[Tensor]) -> Epoch:
+        began = time.monotonic()
+        torch.manual_seed(_seed(self.options.seed, number))
+        rate = self.options.learning_rate_in(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        training = self._train(number, batches)
+        validation = self._validate(number) if self.validation else None
+        return Epoch(number, training, validation, rate, time.monotonic() - began)
+
+    def _train(self, number: int, batches: Iterator[Tensor]) -> float:
+        """The steps of an epoch, up to the time limit; their mean loss."""
+        self.model.train()
+        results = []
+        for done, waveforms in enumerate(islice(batches, self.steps), 1):
+            results.append(self._step(waveforms))
+            self.report.progress(
+                "training", (number - 1) * self.steps + done, self.options.epochs * self.steps
+            )
+            if time.monotonic() >= self.deadline:
+                break
+        steps = torch.stack(results).cpu()
+        self._check_finite(number, steps)
+        return float(steps[:, 0].double().mean())
+
+    def _step(self, waveforms: Tensor) -> Tensor:
+        """One update: its loss and the norm of all weights behind it, left on the device, (2,)."""
+        self.optimizer.zero_grad()
+        loss = self._loss(waveforms)
+        loss.backward()
+        self.optimizer.step()
+        norm = nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()])
+        return torch.stack([loss.detach(), norm])
+
+    @torch.no_grad()
+    def _validate(self, number: int) -> float:
+        self.model.eval()
+        losses = torch.stack([self._loss(waveforms) for waveforms in self.validation]).cpu()
+        if not bool(losses.isfinite().all()):
+            raise InputError(f"training: the validation loss is not finite in epoch {number}")
+        return float(losses.double().mean())
+
+    def _loss(self, waveforms: Tensor) -> Tensor:
+        waveforms = waveforms.to(self.device, non_blocking=True)
+        mixture, targets = batch_features(
+            self.model, waveforms, target_slope=self.options.target_slope
+        )
+        estimates = self.model(mixture).unflatten(1, targets.shape[1:3])
+        return soft_mask_loss(estimates, mixture, targets, self.options.loss)
+
+    def _check_finite(self, number: int, steps: Tensor) -> None:
+        """Raise where a loss or the weights behind it, (steps, 2), are not finite."""
+        broken = ~steps.isfinite().all(1)
+        if bool(broken.any()):
+            item = int(broken.nonzero()[0])
+            raise InputError(
+                f"training: loss or weights are not finite in step {item + 1} of epoch {number}, "
+                f"on {', '.join(self.examples.names(number, item))}; last.pt has the epoch "
+                "before, and a lower learning rate may help"
+            )
+
+
+def _trainable(model: nn.Module) -> DeepConvSep:
+    if not isinstance(model, DeepConvSep):
+        raise InputError(f"model: got a {type(model).__name__}, training takes a DeepConvSep")
+    if not hasattr(model, "model_name"):
+        raise InputError("model: got one without a name, takes one that create_model made")
+    return model
+
+
+def _identity(
+    model: DeepConvSep,
+    songs: Sequence[Recording],
+    validation: Sequence[Recording],
+    options: TrainingOptions,
+) -> dict[str, Any]:
+    """What must be the same for a run to be resumed, in plain types."""
+    return {
+        "model": model.model_name,
+        "model_options": model.model_options,
+        **options.resumable(),
+        "training song": [f"{song.song.name} ({song.samples} samples)" for song in songs],
+        "validation song": [f"{song.song.name} ({song.samples} samples)" for song in validation],
+    }
+
+
+def _seed(seed: int, epoch: int) -> int:
+    """One seed of 64 bits for the dropout of an epoch."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
