@@ -6,19 +6,18 @@ Nothing is ever unpickled: a file can hold numbers and the words that `create_mo
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from torch import nn
 
 from sepfast.errors import InputError
-from sepfast.files import atomic
+from sepfast.files import PathLike, atomic
 from sepfast.models import create_model
 
 _FORMAT = "sepfast"
 
 
-def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def save(model: nn.Module, path: PathLike) -> None:
     """Write a model: its weights, statistics, name and options.
 
     Args:
@@ -41,7 +40,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         save_file(tensors, temporary, metadata=header)
 
 
-def load(path: str | os.PathLike[str]) -> nn.Module:
+def load(path: PathLike) -> nn.Module:
     """Read a model that `save` wrote.
 
     Args:

@@ -21,8 +21,7 @@ from sepfast.data.examples import statistics
 from sepfast.data.songs import SOURCES, Song, SongAudio, find_songs
 from sepfast.device import pick_device
 from sepfast.errors import InputError
-from sepfast.evaluation import SongScores, loss_curve, score_song, spectrograms
-from sepfast.evaluation.page import Picture, Section, Sound, Table, write_page
+from sepfast.evaluation import SongScores, score_song
 from sepfast.models import create_model
 from sepfast.reference import DeepConvSep
 from sepfast.separation import Job, Separator, separate_file

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sepfast.errors import InputError
 
+PathLike = str | os.PathLike[str]
+
 
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic(path: PathLike) -> Iterator[Path]:
     """Write a file under a temporary name beside it, renamed when the block ends well.
 
     Whatever ends the block otherwise, Ctrl-C included, removes the temporary file and leaves
@@ -27,7 +30,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: where the folder cannot be written, or `path` is a folder.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".sepfast-{secrets.token_hex(8)}{path.suffix}")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, takes the name of a file")
     try:
@@ -37,6 +40,6 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sepfast.errors import InputError
+from sepfast.files import PathLike
 from sepfast.models import create_model
 from sepfast.reference import DeepConvSep
 
@@ -19,9 +20,7 @@ from sepfast.reference import DeepConvSep
 _PUBLISHED_SOURCES = {"voice": "vocals", "drums": "drums", "bass": "bass", "other": "other"}
 
 
-def import_pytorchconvsep(
-    checkpoint: str | os.PathLike[str], statistics: str | os.PathLike[str]
-) -> DeepConvSep:
+def import_pytorchconvsep(checkpoint: PathLike, statistics: str | os.PathLike[str]) -> DeepConvSep:
     """B's published weights and statistics as a `deepconvsep-stereo`.
 
     Args:

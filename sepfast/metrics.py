@@ -63,8 +63,9 @@ class SilenceEnergy(NamedTuple):
     frames: int
 
 
-class Statistics(NamedTuple):
-    """Mean, standard deviation (of the values, over n) and median, and the number of values."""
+@dataclass(frozen=True)
+class Statistics:
+    """Mean, standard deviation (over n, not n - 1) and median, and the number of values."""
 
     mean: float
     std: float
@@ -113,11 +114,11 @@ def bss_eval(
     length, step = _frame_sizes(samples, sample_rate, window, hop)
     frames = list(_frames(samples, length, step))
     silent = np.stack([_silent(true[..., f]) | _silent(guess[..., f]) for f in frames], axis=1)
-    scores = _museval(true, guess, length, step, mode)
+    sdr, isr, sir, sar = _museval(true, guess, length, step, mode)
     condition = conditioning(true)
     fitted = mode == "v3" or length == samples
     trusted = fitted or trustworthy(condition, length)
-    return BSSEval(*scores, silent.sum(1), condition, trusted)
+    return BSSEval(sdr, isr, sir, sar, silent.sum(1), condition, trusted)
 
 
 def conditioning(references: ArrayLike) -> float:
@@ -262,10 +263,7 @@ def eps(
 
 def song_median(scores: ArrayLike) -> Floats:
     """A song's score: the median over its frames, (..., N) to (...), NaN where all are NaN."""
-    scores = np.asarray(scores, np.float64)
-    frames = np.ma.masked_invalid(scores) if np.isfinite(scores).any() else None
-    del frames
-    return np.apply_along_axis(lambda row: statistics(row).median, -1, scores)
+    return np.apply_along_axis(lambda frames: statistics(frames).median, -1, np.asarray(scores))
 
 
 def statistics(values: ArrayLike) -> Statistics:
@@ -277,3 +275,95 @@ def statistics(values: ArrayLike) -> Statistics:
     with np.errstate(invalid="ignore"):  # the deviation from an infinite mean is NaN
         mean, std, median = present.mean(), present.std(), np.median(present)
     return Statistics(float(mean), float(std), float(median), present.size)
+
+
+def _museval(true: Floats, guess: Floats, length: int, step: int, mode: Mode) -> Floats:
+    """museval's four scores of frames of `length` samples, (4, J, N)."""
+    from museval import metrics
+
+    absent, mute = _silent(true), _silent(guess)
+    scores = np.full((4, len(true), _frame_count(true.shape[-1], length, step)), np.nan)
+    if absent.all():
+        return scores
+    # museval takes no estimate that is silent throughout, yet the others need its reference.
+    guess = np.where(mute[:, None, None], true, guess)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        *found, _ = metrics.bss_eval(
+            np.moveaxis(true[~absent], 1, 2),
+            np.moveaxis(guess[~absent], 1, 2),
+            window=length,
+            hop=step,
+            framewise_filters=mode == "v3",
+        )
+    scores[:, ~absent] = found
+    scores[:, mute] = np.nan
+    return scores
+
+
+def _power_density(sources: Floats) -> NDArray[np.complex128]:
+    """Welch's cross-power spectral density of all channels, (bins, J C, J C)."""
+    channels = sources.reshape(-1, sources.shape[-1])
+    channels = np.pad(channels, ((0, 0), (0, max(0, _SEGMENT - channels.shape[-1]))))
+    segments = np.lib.stride_tricks.sliding_window_view(channels, _SEGMENT, axis=-1)
+    segments = segments[:, :: _SEGMENT // 2]  # (J C, segments, samples)
+    taper = np.kaiser(_SEGMENT, _KAISER_BETA)
+    density = np.zeros((_SEGMENT // 2 + 1, len(channels), len(channels)), np.complex128)
+    for first in range(0, segments.shape[1], _SEGMENTS_AT_ONCE):
+        spectra = np.fft.rfft(segments[:, first : first + _SEGMENTS_AT_ONCE] * taper)
+        spectra = np.moveaxis(spectra, -1, 0)  # (bins, J C, segments)
+        density += spectra @ spectra.conj().swapaxes(-1, -2)
+    return density
+
+
+def _frame_energies(
+    reference: ArrayLike, estimate: ArrayLike, sample_rate: float, window: float, hop: float
+) -> tuple[Floats, Floats]:
+    """Σ s² and Σ ŝ² of every frame, each (N,)."""
+    true, guess = np.atleast_2d(reference), np.atleast_2d(estimate)
+    if true.shape != guess.shape:
+        raise InputError(f"estimate: got shape {guess.shape}, takes {true.shape} as the reference")
+    sizes = _frame_sizes(true.shape[-1], sample_rate, window, hop)
+    frames = list(_frames(true.shape[-1], *sizes))
+    energies = [[(x[..., f].astype(np.float64) ** 2).sum() for f in frames] for x in (true, guess)]
+    return np.array(energies[0]), np.array(energies[1])
+
+
+def _mean_level(energies: Floats) -> SilenceEnergy:
+    if not energies.size:
+        return SilenceEnergy(math.nan, 0)
+    return SilenceEnergy(float(10 * np.log10(energies + _ENERGY_FLOOR).mean()), energies.size)
+
+
+def _silent(sources: Floats) -> NDArray[np.bool_]:
+    """museval's test of silence, (..., C, S) to (...)."""
+    return (sources.sum(-2) == 0).all(-1)
+
+
+def _frame_sizes(samples: int, sample_rate: float, window: float, hop: float) -> tuple[int, int]:
+    """Length and step of frames in samples, the length at most that of the signal."""
+    for name, seconds in (("window", window), ("hop", hop)):
+        if not seconds * sample_rate >= 1:
+            raise InputError(f"{name}: got {seconds} s at {sample_rate} Hz, takes a sample or more")
+    length, step = (round(min(samples, seconds * sample_rate)) for seconds in (window, hop))
+    return length, step
+
+
+def _frame_count(samples: int, length: int, step: int) -> int:
+    return (samples - length) // step + 1
+
+
+def _frames(samples: int, length: int, step: int) -> Iterator[slice]:
+    for frame in range(_frame_count(samples, length, step)):
+        yield slice(frame * step, frame * step + length)
+
+
+def _sources(name: str, sources: ArrayLike) -> Floats:
+    """Sources as float64, (J, C, S), each at least 1."""
+    array = np.asarray(sources)
+    if array.ndim != 3 or not array.size:
+        raise InputError(f"{name}: got shape {array.shape}, takes (sources, channels, samples)")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{name}: got {array.dtype} samples, takes floats")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: holds NaN or infinite samples")
+    return array.astype(np.float64)

@@ -17,13 +17,12 @@ from sepfast.data import audio
 from sepfast.data.audio import (
     AudioReader,
     AudioWriter,
-    StreamResampler,
     is_audio,
     read,
     read_span,
-    resample,
     write,
 )
+from sepfast.data.resampling import StreamResampler, resample
 from sepfast.errors import InputError
 
 RATE = 44100
@@ -406,7 +405,6 @@ def test_a_wav_file_stops_at_its_limit(tmp_path, monkeypatch):
     [
         ("song.mp3", {}, "only .wav and .flac files are written"),
         ("song.wav", {"subtype": "int8"}, "subtype: got 'int8', takes float, int16"),
-        ("nowhere/song.wav", {}, "cannot be written"),
         ("file/song.wav", {}, "cannot be written"),
         ("folder.wav", {}, "is a folder"),
         ("song.flac", {"sample_rate": 2_000_000}, "FLAC does not take 2 channels at 2000000 Hz"),

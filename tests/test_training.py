@@ -122,7 +122,7 @@ def test_the_learning_rate_of_an_epoch_is_the_one_used(tmp_path):
 
     options = replace(QUICK, milestones=(1,), epochs=2, batches_per_epoch=1)
     train(model, SONGS, [], options, tmp_path, report=Keeper())
-    steps = [float((b - a).abs().max()) for a, b in pairwise(weights)]
+    steps = [(b - a).abs().max().item() for a, b in pairwise(weights)]
     assert steps[0] == pytest.approx(1e-3, rel=0.01)
     assert 0.5e-4 < steps[1] < 1.1e-4
 
@@ -159,6 +159,16 @@ def test_one_epoch_through_all_songs(tmp_path):
     train(fresh(), SONGS, [], options, tmp_path, report=report)
     covered = 7 * 256 + 1024
     assert report.steps[-1] == (-(-2 * -(-30_000 // covered) // 4),) * 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_computes_what_a_cpu_does(tmp_path):
+    runs = [
+        train(fresh(), SONGS, VALIDATION, QUICK, tmp_path / device, device=device)
+        for device in ("cpu", "cuda")
+    ]
+    assert np.array(losses(runs[1])) == pytest.approx(np.array(losses(runs[0])), rel=1e-2)
 
 
 # What it leaves

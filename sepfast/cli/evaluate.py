@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from sepfast.cli.console import bar, console
 from sepfast.errors import InputError

@@ -1,6 +1,7 @@
 """Audio files and songs with stems."""
 
-from sepfast.data.audio import AudioReader, AudioWriter, read, resample, write
+from sepfast.data.audio import AudioReader, AudioWriter, read, write
+from sepfast.data.resampling import resample
 from sepfast.data.songs import SOURCES, Song, SongAudio, Track, find_songs
 
 __all__ = [

@@ -17,15 +17,11 @@ from typing import Protocol
 
 import numpy as np
 
-from sepfast.data.audio import (
-    SEEKABLE,
-    AudioReader,
-    PathLike,
-    StreamResampler,
-    read_span,
-    replacing,
-)
+from sepfast.data.audio import AudioReader, read_span
+from sepfast.data.decoders import SEEKABLE
+from sepfast.data.resampling import StreamResampler
 from sepfast.errors import InputError
+from sepfast.files import PathLike, atomic
 
 SOURCES = ("vocals", "drums", "bass", "other")
 
@@ -372,7 +368,7 @@ def _decode(reader: AudioReader, path: Path, sample_rate: int, channels: int) ->
     samples = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with atomic(path) as temporary, temporary.open("wb") as file:
             file.write(_npy_header(samples, channels))
             for block in _converted(reader, sample_rate, channels):
                 file.write(np.ascontiguousarray(block.T, dtype="<f4").tobytes())

@@ -1,1 +1,28 @@
+"""Scores, reports and figures of separated songs."""
 
+from sepfast.evaluation.plots import box_plots, colours, loss_curve, spectrograms
+from sepfast.evaluation.score import (
+    METRICS,
+    Report,
+    ScoreTable,
+    SongScores,
+    SourceScores,
+    SourceSummary,
+    score_song,
+    table,
+)
+
+__all__ = [
+    "METRICS",
+    "Report",
+    "ScoreTable",
+    "SongScores",
+    "SourceScores",
+    "SourceSummary",
+    "box_plots",
+    "colours",
+    "loss_curve",
+    "score_song",
+    "spectrograms",
+    "table",
+]

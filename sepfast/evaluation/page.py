@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sepfast.files import atomic
+from sepfast.files import PathLike, atomic
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; }
@@ -62,9 +61,7 @@ class Section:
     parts: Sequence[str | Table | Picture]
 
 
-def write_page(
-    path: str | os.PathLike[str], title: str, summary: str, sections: Sequence[Section]
-) -> None:
+def write_page(path: PathLike, title: str, summary: str, sections: Sequence[Section]) -> None:
     """Write a page, in one step.
 
     Args:

@@ -115,10 +115,14 @@ class DeepConvSepTrack:
         begin = first * framing.hop - origin
         end = begin + framing.covered(stop - first)
         samples = F.pad(line[:, begin:end], (0, max(0, end - line.shape[-1])))
+        if self._levels and self._levels.base is not None:
+            # A source's floor sounds with the phase of bins that are next to silent, and of
+            # these a float32 transform knows the phase no more.
+            samples = samples.double()
         frames = overlapping(samples, framing.span, framing.hop)
-        windowed = frames * (framing.window_on(line) * framing.scale)
+        windowed = frames * (framing.window_on(samples) * framing.scale)
         spectrum = torch.fft.rfft(windowed, n=framing.n_fft).transpose(0, 1)
-        return torch.view_as_real(spectrum.contiguous())
+        return torch.view_as_real(spectrum.contiguous()).to(line.dtype)
 
     def _shares(self, spectrum: Tensor, weights: Tensor) -> Tensor:
         """Masks of all contexts, cross-faded by `weights` (K, T): (N, frames, C, F)."""

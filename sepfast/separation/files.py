@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from sepfast.data.audio import AudioReader, AudioWriter, is_audio
 from sepfast.errors import InputError
+from sepfast.files import PathLike
 from sepfast.separation.separator import Separator
 
 #: Samples read at once.
@@ -45,7 +45,7 @@ class Written:
     clipped: int
 
 
-def find_jobs(inputs: Iterable[str | os.PathLike[str]], output: Path) -> list[Job]:
+def find_jobs(inputs: Iterable[PathLike], output: Path) -> list[Job]:
     """Mixtures among files and folders, each with a folder of its own below `output`.
 
     A folder is searched through, and its inner folders are kept in the output.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sepfast.data.audio import StreamResampler
+from sepfast.data.resampling import StreamResampler
 from sepfast.errors import InputError
 from sepfast.reference import DeepConvSep
 from sepfast.separation.deepconvsep import DeepConvSepTrack, Span

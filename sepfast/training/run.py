@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sepfast.data.audio import PathLike
 from sepfast.data.examples import statistics
 from sepfast.data.songs import Song, SongAudio, find_songs
 from sepfast.device import pick_device
 from sepfast.errors import InputError
+from sepfast.files import PathLike
 from sepfast.models import create_model
 from sepfast.reference import DeepConvSep
 from sepfast.training.folder import check_unused
@@ -99,8 +99,8 @@ def _split(
         raise InputError(f"validation: got {validation}, takes a fraction below 1, or a folder")
     if validation and len(songs) < _LEAST_TO_VALIDATE:
         report.note(
-            f"no validation with fewer than {_LEAST_TO_VALIDATE} songs ({len(songs)} here): the best "
-            "epoch is that of the lowest training loss"
+            f"no validation with fewer than {_LEAST_TO_VALIDATE} songs ({len(songs)} here): "
+            "the best epoch is that of the lowest training loss"
         )
         return songs, []
     count = max(1, round(validation * len(songs))) if validation else 0

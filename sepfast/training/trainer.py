@@ -141,8 +141,10 @@ class _Loop:
         try:
             yield from loader
         except InputError as error:
-            # A worker's error comes with the worker's whole traceback before it.
-            raise InputError(str(error).strip().rpartition("InputError: ")[2]) from error
+            # A worker's error comes with a traceback in words, which a person should not see,
+            # and one of frames, which would keep the workers alive.
+            error.__traceback__ = None
+            raise InputError(str(error).strip().rpartition("InputError: ")[2]) from None
 
     def _epoch(self, number: int, batches: Iterator[Tensor]) -> Epoch:
         began = time.monotonic()

@@ -1,0 +1,334 @@
+"""Figures of scores, spectrograms and training, as PNG files for a paper.
+
+Drawn through matplotlib's objects alone, so that no window opens and no state of pyplot changes.
+Figures are 7 inches wide, the text width of most papers, at 200 dots an inch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from sepfast.errors import InputError
+from sepfast.evaluation.score import METRICS, Report
+from sepfast.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+Over = Literal["frames", "songs"]
+PathLike = str | os.PathLike[str]
+
+_WIDTH, _DPI = 7.0, 200
+
+# Okabe and Ito's palette, which stays apart under every common kind of colour blindness.
+_COLOURS = {
+    "vocals": "#D55E00",
+    "drums": "#0072B2",
+    "bass": "#009E73",
+    "other": "#CC79A7",
+    "accompaniment": "#56B4E9",
+}
+_MORE_COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#999999")
+_INK, _FAINT = "#222222", "#DDDDDD"
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # it comes with matplotlib
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "axes.edgecolor": _INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+}
+
+_UNTRUSTED = ("sir", "sar")
+_DYNAMIC_RANGE = 80.0  # dB
+_N_FFT = 2048
+_COLUMNS = 1500
+
+
+def colours(sources: Iterable[str]) -> dict[str, str]:
+    """Source -> its colour, the same in every figure for the sources of the field.
+
+    >>> colours(["vocals", "piano"])
+    {'vocals': '#D55E00', 'piano': '#E69F00'}
+    """
+    names = list(dict.fromkeys(sources))
+    others = sorted(name for name in names if name not in _COLOURS)
+    more = {name: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, name in enumerate(others)}
+    return {name: (_COLOURS | more)[name] for name in names}
+
+
+def box_plots(
+    report: Report,
+    path: PathLike,
+    *,
+    over: Over = "frames",
+    baseline: Report | None = None,
+    names: tuple[str, str] = ("estimate", "baseline"),
+) -> None:
+    """Draw SDR, ISR, SIR and SAR of each source as boxes.
+
+    A box spans the quartiles with a line at the median and a diamond at the mean; the whiskers
+    reach from the 5th to the 95th percentile. SIR and SAR that cannot be trusted say so.
+
+    Args:
+        report: at least one song.
+        path: the PNG file, 1400 x 560 pixels.
+        over: what a box is drawn over: all frames, or the songs' medians.
+        baseline: drawn beside, hatched, for the sources that both have.
+        names: of the report and the baseline in the legend.
+
+    Raises:
+        InputError: for a report without songs, or a file that cannot be written.
+    """
+    if over not in get_args(Over):
+        raise InputError(f"over: got {over!r}, takes {' or '.join(get_args(Over))}")
+    if not report.songs:
+        raise InputError("report: holds no songs, takes at least one")
+    reports = [report] if baseline is None else [report, baseline]
+    with _figure(path, 2.8) as figure:
+        axes = figure.subplots(1, len(METRICS))
+        for metric, ax in zip(METRICS, axes, strict=True):
+            for side, shown in enumerate(reports):
+                offset = (side - (len(reports) - 1) / 2) * 0.4
+                _boxes(ax, shown, metric, over, report.sources, offset, 0.7 / len(reports), side)
+            _dress_boxes(ax, metric, report.sources, any(r.untrusted for r in reports))
+        axes[0].set_ylabel("dB")
+        _box_legend(figure, names if baseline else (), over)
+
+
+def spectrograms(
+    path: PathLike,
+    targets: Mapping[str, np.ndarray],
+    estimates: Mapping[str, np.ndarray],
+    sample_rate: int,
+) -> None:
+    """Draw each source's target beside its estimate.
+
+    The power over all channels in dB, relative to the loudest point of all panels, down to -80.
+
+    Args:
+        path: the PNG file, 1400 pixels wide and 300 high a source, with 100 for the time axis.
+        targets: source -> (channels, samples), in the order of the rows.
+        estimates: the same sources and shapes.
+        sample_rate: samples a second.
+
+    Raises:
+        InputError: for sources or shapes that differ, or a file that cannot be written.
+    """
+    if not targets or set(targets) != set(estimates):
+        raise InputError(
+            f"estimates: got {', '.join(estimates) or 'none'}, takes the sources of the targets: "
+            f"{', '.join(targets) or 'none'}"
+        )
+    for source, target in targets.items():
+        if np.shape(target) != np.shape(estimates[source]) or np.ndim(target) != 2:
+            raise InputError(
+                f"{source}: got shapes {np.shape(target)} and {np.shape(estimates[source])}, "
+                "takes twice the same (channels, samples)"
+            )
+    pairs = [(_power(targets[s]), _power(estimates[s])) for s in targets]
+    peak = max(power.max() for pair in pairs for power in pair)
+    with _figure(path, 1.5 * len(pairs) + 0.5) as figure:
+        axes = figure.subplots(len(pairs), 2, sharex=True, sharey=True, squeeze=False)
+        samples = max(np.shape(target)[-1] for target in targets.values())
+        tints = colours(targets)
+        for source, row, pair in zip(targets, axes, pairs, strict=True):
+            for ax, power in zip(row, pair, strict=True):
+                image = _show(ax, power, peak, samples / sample_rate, sample_rate / 2000)
+            row[0].set_ylabel("frequency (kHz)")
+            _tag(row[0], source, tints[source])
+        for ax, title in zip(axes[0], ("target", "estimate"), strict=True):
+            ax.set_title(title)
+        for ax in axes[-1]:
+            ax.set_xlabel("time (s)")
+        bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=15 * len(pairs))
+        bar.set_label("level (dB below the loudest)")
+
+
+def loss_curve(
+    path: PathLike,
+    epochs: Sequence[int],
+    train: Sequence[float],
+    valid: Sequence[float] | None = None,
+) -> None:
+    """Draw the loss over epochs; the best epoch is marked on the validation loss if there is one.
+
+    Args:
+        path: the PNG file, 1400 x 700 pixels.
+        epochs: their numbers.
+        train: the training loss of each.
+        valid: the validation loss of each.
+
+    Raises:
+        InputError: for lengths that differ or are 0, or a file that cannot be written.
+    """
+    lengths = {len(epochs), len(train), len(epochs if valid is None else valid)}
+    if len(lengths) > 1 or not len(epochs):
+        raise InputError(f"loss: got {sorted(lengths)} values, takes one for each of the epochs")
+    with _figure(path, 3.5) as figure:
+        ax = figure.subplots()
+        marker = "o" if len(epochs) <= 30 else ""
+        style: dict[str, Any] = {"linewidth": 1.4, "marker": marker, "markersize": 3}
+        ax.plot(epochs, train, color="#0072B2", label="training", **style)
+        if valid is not None:
+            ax.plot(epochs, valid, color="#D55E00", label="validation", linestyle="--", **style)
+            _mark_best(ax, epochs, valid)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("loss")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y")
+        ax.legend()
+
+
+@contextmanager
+def _figure(path: PathLike, height: float) -> Iterator[Figure]:
+    """A figure of `height` inches, written to `path` when the block ends."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+        yield figure
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=_DPI)
+
+
+def _values(report: Report, source: str, metric: str, over: Over) -> np.ndarray:
+    """What a box is drawn over, finite values only."""
+    scores = [song.sources[source] for song in report.songs if source in song.sources]
+    if over == "songs":
+        values = np.array([s.medians[metric] for s in scores])
+    else:
+        values = np.concatenate([s.frames[metric] for s in scores] or [np.array([])])
+    return values[np.isfinite(values)]
+
+
+def _boxes(
+    ax: Axes,
+    report: Report,
+    metric: str,
+    over: Over,
+    sources: Sequence[str],
+    offset: float,
+    width: float,
+    side: int,
+) -> None:
+    """One box for each source, at 0, 1, … + offset; the second side is hatched."""
+    tints = colours(sources)
+    for position, source in enumerate(sources):
+        values = _values(report, source, metric, over)
+        if not values.size:
+            continue
+        tint = tints[source]
+        box = {"facecolor": "white" if side else tint, "edgecolor": tint if side else _INK}
+        ax.boxplot(
+            values,
+            positions=[position + offset],
+            widths=width,
+            whis=(5, 95),
+            showfliers=False,
+            showmeans=True,
+            patch_artist=True,
+            boxprops=box | {"hatch": "////" * side, "linewidth": 0.8},
+            medianprops={"color": _INK, "linewidth": 1.4},
+            whiskerprops={"color": _INK, "linewidth": 0.8},
+            capprops={"color": _INK, "linewidth": 0.8},
+            meanprops=_MEAN,
+            manage_ticks=False,
+        )
+
+
+_MEAN = {
+    "marker": "D",
+    "markersize": 3.5,
+    "markerfacecolor": "white",
+    "markeredgecolor": _INK,
+    "markeredgewidth": 0.7,
+}
+
+
+def _dress_boxes(ax: Axes, metric: str, sources: Sequence[str], untrusted: bool) -> None:
+    doubtful = untrusted and metric in _UNTRUSTED
+    ax.set_title(metric.upper() + " (not trusted)" * doubtful)
+    ax.set_xticks(range(len(sources)), sources, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_xlim(-0.6, len(sources) - 0.4)
+    ax.tick_params(axis="x", length=0)
+    ax.grid(axis="y")
+
+
+def _box_legend(figure: Figure, names: Sequence[str], over: Over) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    faces = ({"facecolor": "#888888"}, {"facecolor": "white", "hatch": "////"})
+    handles: list[Any] = [
+        Patch(**face, edgecolor=_INK, linewidth=0.8, label=name)
+        for name, face in zip(names, faces, strict=False)
+    ]
+    median = Line2D([], [], color=_INK, linewidth=1.4, label=f"median over {over}")
+    mean = Line2D([], [], linestyle="", label="mean", **_MEAN)
+    figure.legend(handles=[*handles, median, mean], loc="outside lower center", ncols=4)
+
+
+def _power(waveform: np.ndarray) -> np.ndarray:
+    """The power spectrogram summed over channels, (bins, frames); some 1,500 frames at most."""
+    samples = waveform.shape[-1]
+    padded = np.pad(np.asarray(waveform, np.float32), ((0, 0), (_N_FFT // 2, _N_FFT // 2)))
+    segments = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT, axis=-1)
+    segments = segments[:, :: max(_N_FFT // 8, samples // _COLUMNS)]
+    return (np.abs(np.fft.rfft(segments * np.hanning(_N_FFT))) ** 2).sum(0).T
+
+
+def _show(ax: Axes, power: np.ndarray, peak: float, seconds: float, khz: float) -> AxesImage:
+    floor = 10 ** (-_DYNAMIC_RANGE / 10)
+    level = 10 * np.log10(np.maximum(power / (peak or 1.0), floor))
+    return ax.imshow(
+        level,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, khz),
+        cmap="magma",
+        vmin=-_DYNAMIC_RANGE,
+        vmax=0,
+    )
+
+
+def _tag(ax: Axes, source: str, tint: str) -> None:
+    """The source's name in the panel's corner, on its colour."""
+    box = {"facecolor": tint, "edgecolor": "none", "boxstyle": "round,pad=0.3"}
+    ax.text(
+        0.02, 0.94, source, transform=ax.transAxes, va="top", color="white", weight="bold", bbox=box
+    )
+
+
+def _mark_best(ax: Axes, epochs: Sequence[int], valid: Sequence[float]) -> None:
+    finite = np.where(np.isfinite(valid), valid, np.inf)
+    best = int(np.argmin(finite))
+    if not np.isfinite(finite[best]):
+        return
+    ax.plot(epochs[best], valid[best], "D", color="#D55E00", markeredgecolor=_INK, markersize=6)
+    ax.annotate(
+        f"best: {valid[best]:.4g} in epoch {epochs[best]}",
+        (epochs[best], valid[best]),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="center",
+    )
