@@ -27,7 +27,7 @@ def save(model: nn.Module, path: PathLike) -> None:
     Raises:
         InputError: for a model of unknown making, or a path that cannot be written.
     """
-    from safetensors.torch import save_file
+    import safetensors.torch
 
     name = getattr(model, "model_name", None)
     if name is None:
@@ -37,7 +37,8 @@ def save(model: nn.Module, path: PathLike) -> None:
     header = {"format": _FORMAT, "model": name, "options": json.dumps(model.model_options)}
     tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        # `save_file` would make a file that only its owner can read.
+        temporary.write_bytes(safetensors.torch.save(tensors, header))
 
 
 def load(path: PathLike) -> nn.Module:

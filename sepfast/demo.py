@@ -9,19 +9,28 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from sepfast.checkpoint import save
-from sepfast.data.audio import read
 from sepfast.data.examples import statistics
-from sepfast.data.songs import SOURCES, Song, SongAudio, find_songs
+from sepfast.data.songs import Song, SongAudio, find_songs
 from sepfast.device import pick_device
 from sepfast.errors import InputError
-from sepfast.evaluation import SongScores, score_song
+from sepfast.evaluation import SongScores, loss_curve, score_song, spectrograms
+from sepfast.evaluation.page import Picture, Section, Sound, Table, write_page
+from sepfast.evaluation.songs import (
+    Estimator,
+    Recording,
+    from_folder,
+    from_oracle,
+    open_recording,
+)
 from sepfast.models import create_model
 from sepfast.reference import DeepConvSep
 from sepfast.separation import Job, Separator, separate_file
@@ -100,7 +109,7 @@ def run(
     times.append(time.monotonic())
     report.note("separating the whole song")
     assert song.mixture is not None
-    separate_file(Separator(model), Job(song.mixture.path, folder / "stems"))
+    separate_file(Separator(model), Job(song.mixture.path, folder / "stems" / song.name))
     times.append(time.monotonic())
     report.note("scoring the seconds that the model never saw")
     outcome = _scored(folder, song, history, times)
@@ -148,24 +157,83 @@ def _trained(
 
 def _scored(folder: Path, song: Song, history: History, times: list[float]) -> Outcome:
     """Score what the model never saw, all of it as one frame."""
-    true, rate = _unseen_stems(song)
-    estimates = {s: _unseen(*read(folder / "stems" / f"{s}.wav")) for s in SOURCES}
-    assert song.mixture is not None
-    mixture = _unseen(*read(song.mixture.path, stream=song.mixture.stream))
-    window = mixture.shape[-1] / rate
-    scores = score_song(song.name, true, estimates, rate, window=window, hop=window)
-    baseline = score_song(
-        "mixture", true, dict.fromkeys(SOURCES, mixture), rate, window=window, hop=window
+    true = open_recording(song)
+    window = _unseen(true, true.mixture).shape[-1] / true.sample_rate
+    references = {source: _unseen(true, stem) for source, stem in true.stems.items()}
+
+    def scores(estimator: Estimator) -> SongScores:
+        estimates = {s: _unseen(true, stem) for s, stem in estimator(true).items()}
+        return score_song(
+            song.name, references, estimates, true.sample_rate, window=window, hop=window
+        )
+
+    separated, baseline = scores(from_folder(folder / "stems")), scores(from_oracle("mixture"))
+    training, separation, scoring = (b - a for a, b in pairwise([*times, time.monotonic()]))
+    return Outcome(folder, history, separated, baseline, (training, separation, scoring))
+
+
+def _unseen(song: Recording, waveform: np.ndarray) -> np.ndarray:
+    """The part of a waveform that the model never saw."""
+    return waveform[:, round(LEARNT * song.sample_rate) :]
+
+
+def _write_report(outcome: Outcome, song: Song) -> None:
+    """The page, and the pictures in it."""
+    folder, true = outcome.folder, open_recording(song)
+    stems = from_folder(folder / "stems")(true)
+    epochs = outcome.history.epochs
+    loss_curve(folder / "loss.png", [e.epoch for e in epochs], [e.training_loss for e in epochs])
+    spectrograms(folder / "spectrograms.png", true.stems, stems, true.sample_rate)
+    scores, listening = _score_table(outcome), _listening_table(true, stems)
+    training, separation, scoring = outcome.seconds
+    write_page(
+        outcome.page,
+        "sepfast demo: four stems of a real recording",
+        f"A stereo DeepConvSep learnt the first {LEARNT:.0f} seconds of “{song.name}” in "
+        f"{training:.0f} s and separated all of it. The seconds behind them it never saw: they "
+        "are what the scores are of.",
+        [
+            Section("Scores on the unseen seconds", [scores, _WHAT_SDR_IS]),
+            Section("Listen", [listening, _WHAT_TO_EXPECT]),
+            Section(
+                "Spectrograms",
+                [Picture(folder / "spectrograms.png", "True stems beside separated ones.")],
+            ),
+            Section(
+                "Training",
+                [
+                    Picture(folder / "loss.png", "Training loss, the sum over a batch."),
+                    f"Training {training:.0f} s, separation of {_seconds(true):.1f} s of stereo "
+                    f"{separation:.2f} s, scoring {scoring:.0f} s.",
+                ],
+            ),
+        ],
     )
-    times = [*times, time.monotonic()]
-    training, separation, scoring = (b - a for a, b in zip(times, times[1:], strict=False))
-    return Outcome(folder, history, scores, baseline, (training, separation, scoring))
 
 
-def _unseen_stems(song: Song) -> tuple[dict[str, np.ndarray], int]:
-    tracks = {s: read(song.stems[s].path, stream=song.stems[s].stream) for s in SOURCES}
-    return {s: _unseen(*track) for s, track in tracks.items()}, tracks["vocals"][1]
+_WHAT_SDR_IS = (
+    "Source to distortion ratio by museval, in dB, all unseen samples as one frame; higher is "
+    "better. The mixture itself, taken for every source, is what any separation has to beat."
+)
+_WHAT_TO_EXPECT = (
+    "Four seconds of one song are little to learn from: the first four seconds show what the model "
+    "remembers, the rest what it has understood. Trained on a data set, it knows more songs."
+)
 
 
-def _unseen(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    return waveform[:, round(LEARNT * sample_rate) :]
+def _score_table(outcome: Outcome) -> Table:
+    rows = [
+        [source, *(f"{value:.1f}" for value in outcome.sdr(source))]
+        for source in outcome.scores.sources
+    ]
+    return Table(["SDR, dB", "mixture as the estimate", "separated"], rows)
+
+
+def _listening_table(true: Recording, stems: Mapping[str, np.ndarray]) -> Table:
+    rate = true.sample_rate
+    rows = [[s, Sound(stems[s], rate), Sound(stem, rate)] for s, stem in true.stems.items()]
+    return Table(["", "separated", "true"], [*rows, ["mixture", Sound(true.mixture, rate), ""]])
+
+
+def _seconds(song: Recording) -> float:
+    return song.mixture.shape[-1] / song.sample_rate

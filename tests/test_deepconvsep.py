@@ -213,7 +213,7 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("safetensors.torch.save_file", interrupted)
+    monkeypatch.setattr("safetensors.torch.save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(create_model("deepconvsep"), path)
     assert path.read_bytes() == before

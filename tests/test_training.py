@@ -246,6 +246,12 @@ def test_the_time_limit_ends_an_epoch_under_way(tmp_path, monkeypatch):
     assert (tmp_path / "best.safetensors").exists()
 
 
+def test_a_time_limit_too_short_for_an_epoch_leaves_one_of_one_step(tmp_path):
+    report = Recorder()
+    history = train(fresh(), SONGS, [], replace(QUICK, time_limit=1e-9), tmp_path, report=report)
+    assert (len(history.epochs), len(report.steps)) == (1, 1)
+
+
 # It goes on
 
 
@@ -500,7 +506,7 @@ def test_a_folder_becomes_a_model(tmp_path):
     assert all(epoch.validation_loss is not None for epoch in history.epochs)
     model = load(out / "best.safetensors")
     assert model.context == 8
-    assert bool((model.maximum > model.minimum).any())
+    assert bool((model.maximum != 1).all())
     assert report.notes == []
     identity = torch.load(out / "last.pt", weights_only=True)["identity"]
     assert (len(identity["training song"]), len(identity["validation song"])) == (4, 1)
@@ -511,6 +517,7 @@ def test_a_folder_run_goes_on(tmp_path):
     data = folder_of(tmp_path / "data", 2)
     whole = train_folder(data, tmp_path / "once", "deepconvsep-stereo", STEREO, model_options=SMALL)
     for epochs in (1, 2):
+        torch.manual_seed(epochs)  # on which nothing may depend
         again = train_folder(
             data,
             tmp_path / "twice",

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from sepfast.cli.console import bar, console
 from sepfast.errors import InputError
+
+if TYPE_CHECKING:
+    from sepfast.evaluation.songs import Estimator
+
+
+class Oracle(StrEnum):
+    """Estimates without any separation, or with knowledge of the truth."""
+
+    mixture = "mixture"
+    binary = "binary"
+    wiener = "wiener"
 
 
 def evaluate(
@@ -27,6 +40,10 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option("-m", "--model", help="A model that separates the mixtures.")
     ] = None,
+    oracle: Annotated[
+        Oracle | None,
+        typer.Option(help="The mixture itself, or masks that only the true stems can give."),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train or test. (default: all songs)")] = None,
     window: Annotated[float, typer.Option(help="Seconds of a frame.")] = 1.0,
     hop: Annotated[float, typer.Option(help="Seconds from one frame to the next.")] = 1.0,
@@ -41,15 +58,16 @@ def evaluate(
 
     [bold]Example[/bold]: sepfast evaluate musdb18 -m model.safetensors -o scores --split test
     """
-    from sepfast.evaluation.songs import evaluate_songs, from_folder, from_model
+    if sum(given is not None for given in (estimates, model, oracle)) != 1:
+        raise InputError("evaluate: takes one of --estimates, --model and --oracle")
+    from sepfast.evaluation import table
+    from sepfast.evaluation.songs import evaluate_songs
 
-    if (estimates is None) == (model is None):
-        raise InputError("evaluate: takes either --estimates or --model")
-    source = from_folder(estimates) if estimates else from_model(model, device)
+    estimator = _estimator(estimates, model, oracle, device)
     with bar("scoring") as progress:
         report = evaluate_songs(
             references,
-            source,
+            estimator,
             output,
             split=split,
             window=window,
@@ -57,3 +75,27 @@ def evaluate(
             progress=progress,
             note=lambda text: console.print(text, markup=False, highlight=False),
         )
+    found = table(report)
+    shown = Table(*found.header)
+    for row in found.rows:
+        shown.add_row(*row)
+    console.print(shown)
+    for text in (*found.notes, f"scores and plots: {output}"):
+        console.print(text, markup=False, highlight=False)
+
+
+def _estimator(
+    estimates: Path | None, model: Path | None, oracle: Oracle | None, device: str | None
+) -> Estimator:
+    from sepfast.evaluation import songs
+
+    if estimates is not None:
+        return songs.from_folder(estimates)
+    if oracle is not None:
+        return songs.from_oracle(oracle.value)
+    from sepfast.checkpoint import load
+    from sepfast.device import pick_device
+    from sepfast.separation import Separator
+
+    assert model is not None
+    return songs.from_separator(Separator(load(model), device=pick_device(device)))

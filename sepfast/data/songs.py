@@ -26,7 +26,7 @@ from sepfast.files import PathLike, atomic
 SOURCES = ("vocals", "drums", "bass", "other")
 
 _MUSDB_SUFFIX = ".stem.mp4"
-_MUSDB_STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}
+_MUSDB_STREAMS = {"vocals": 4, "drums": 1, "bass": 2, "other": 3}
 _SPLITS = ("train", "test")
 _DSD100_SPLITS = {"Dev": "train", "Test": "test"}
 _DECODE_BLOCK = 1 << 16

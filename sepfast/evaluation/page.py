@@ -91,7 +91,8 @@ def _part(part: str | Table | Picture) -> str:
     if isinstance(part, Picture):
         caption = escape(part.caption)
         image = _data("image/png", part.path.read_bytes())
-        return f'<figure><img src="{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        image_tag = f'<img src="{image}" alt="{caption}">'
+        return f"<figure>{image_tag}<figcaption>{caption}</figcaption></figure>"
     header = "".join(f"<th>{escape(name)}</th>" for name in part.header)
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in part.rows

@@ -35,10 +35,10 @@ _COLOURS = {
     "other": "#CC79A7",
     "accompaniment": "#56B4E9",
 }
-_MORE_COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#999999")
+_MORE_COLOURS = ("#E69F00", "#F0E442", "#332288", "#999999")
 _INK, _FAINT = "#222222", "#DDDDDD"
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # it comes with matplotlib
     "font.size": 8,
@@ -54,12 +54,19 @@ _STYLE = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "legend.frameon": False,
-    "hatch.linewidth": 0.6,
+}
+
+_MEAN: Any = {
+    "marker": "D",
+    "markersize": 3.5,
+    "markerfacecolor": "white",
+    "markeredgecolor": _INK,
+    "markeredgewidth": 0.7,
 }
 
 _UNTRUSTED = ("sir", "sar")
 _DYNAMIC_RANGE = 80.0  # dB
-_N_FFT = 2048
+_SECONDS = 0.046  # of a segment: 2048 samples at 44.1 kHz
 _COLUMNS = 1500
 
 
@@ -92,7 +99,7 @@ def box_plots(
         report: at least one song.
         path: the PNG file, 1400 x 560 pixels.
         over: what a box is drawn over: all frames, or the songs' medians.
-        baseline: drawn beside, hatched, for the sources that both have.
+        baseline: drawn beside in pale colours, for the sources of the report.
         names: of the report and the baseline in the legend.
 
     Raises:
@@ -144,7 +151,7 @@ def spectrograms(
                 f"{source}: got shapes {np.shape(target)} and {np.shape(estimates[source])}, "
                 "takes twice the same (channels, samples)"
             )
-    pairs = [(_power(targets[s]), _power(estimates[s])) for s in targets]
+    pairs = [[_power(of[s], sample_rate) for of in (targets, estimates)] for s in targets]
     peak = max(power.max() for pair in pairs for power in pair)
     with _figure(path, 1.5 * len(pairs) + 0.5) as figure:
         axes = figure.subplots(len(pairs), 2, sharex=True, sharey=True, squeeze=False)
@@ -160,7 +167,7 @@ def spectrograms(
         for ax in axes[-1]:
             ax.set_xlabel("time (s)")
         bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=15 * len(pairs))
-        bar.set_label("level (dB below the loudest)")
+        bar.set_label("dB relative to the loudest")
 
 
 def loss_curve(
@@ -180,6 +187,8 @@ def loss_curve(
     Raises:
         InputError: for lengths that differ or are 0, or a file that cannot be written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     lengths = {len(epochs), len(train), len(epochs if valid is None else valid)}
     if len(lengths) > 1 or not len(epochs):
         raise InputError(f"loss: got {sorted(lengths)} values, takes one for each of the epochs")
@@ -191,9 +200,11 @@ def loss_curve(
         if valid is not None:
             ax.plot(epochs, valid, color="#D55E00", label="validation", linestyle="--", **style)
             _mark_best(ax, epochs, valid)
+        margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
+        ax.set_xlim(epochs[0] - margin, epochs[-1] + margin)
         ax.set_xlabel("epoch")
         ax.set_ylabel("loss")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.grid(axis="y")
         ax.legend()
 
@@ -231,14 +242,12 @@ def _boxes(
     width: float,
     side: int,
 ) -> None:
-    """One box for each source, at 0, 1, … + offset; the second side is hatched."""
+    """One box for each source, at 0, 1, … + offset; the second side in pale colours."""
     tints = colours(sources)
     for position, source in enumerate(sources):
         values = _values(report, source, metric, over)
         if not values.size:
             continue
-        tint = tints[source]
-        box = {"facecolor": "white" if side else tint, "edgecolor": tint if side else _INK}
         ax.boxplot(
             values,
             positions=[position + offset],
@@ -247,22 +256,17 @@ def _boxes(
             showfliers=False,
             showmeans=True,
             patch_artist=True,
-            boxprops=box | {"hatch": "////" * side, "linewidth": 0.8},
+            boxprops={
+                "facecolor": _faces(tints[source])[side],
+                "edgecolor": _INK,
+                "linewidth": 0.8,
+            },
             medianprops={"color": _INK, "linewidth": 1.4},
             whiskerprops={"color": _INK, "linewidth": 0.8},
             capprops={"color": _INK, "linewidth": 0.8},
             meanprops=_MEAN,
             manage_ticks=False,
         )
-
-
-_MEAN = {
-    "marker": "D",
-    "markersize": 3.5,
-    "markerfacecolor": "white",
-    "markeredgecolor": _INK,
-    "markeredgewidth": 0.7,
-}
 
 
 def _dress_boxes(ax: Axes, metric: str, sources: Sequence[str], untrusted: bool) -> None:
@@ -278,23 +282,31 @@ def _box_legend(figure: Figure, names: Sequence[str], over: Over) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    faces = ({"facecolor": "#888888"}, {"facecolor": "white", "hatch": "////"})
     handles: list[Any] = [
-        Patch(**face, edgecolor=_INK, linewidth=0.8, label=name)
-        for name, face in zip(names, faces, strict=False)
+        Patch(facecolor=face, edgecolor=_INK, linewidth=0.8, label=name)
+        for name, face in zip(names, _faces("#777777"), strict=False)
     ]
     median = Line2D([], [], color=_INK, linewidth=1.4, label=f"median over {over}")
     mean = Line2D([], [], linestyle="", label="mean", **_MEAN)
     figure.legend(handles=[*handles, median, mean], loc="outside lower center", ncols=4)
 
 
-def _power(waveform: np.ndarray) -> np.ndarray:
+def _faces(tint: str) -> tuple[str, str]:
+    """A colour, and the pale one of it."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    red, green, blue = (0.25 * part + 0.75 for part in to_rgb(tint))
+    return tint, to_hex((red, green, blue))
+
+
+def _power(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """The power spectrogram summed over channels, (bins, frames); some 1,500 frames at most."""
-    samples = waveform.shape[-1]
-    padded = np.pad(np.asarray(waveform, np.float32), ((0, 0), (_N_FFT // 2, _N_FFT // 2)))
-    segments = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT, axis=-1)
-    segments = segments[:, :: max(_N_FFT // 8, samples // _COLUMNS)]
-    return (np.abs(np.fft.rfft(segments * np.hanning(_N_FFT))) ** 2).sum(0).T
+    n_fft = 2 ** max(1, round(np.log2(_SECONDS * sample_rate)))
+    # Mirrored at its ends, the waveform makes no click there.
+    padded = np.pad(waveform, ((0, 0), (n_fft // 2, n_fft // 2)), mode="reflect")
+    segments = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=-1)
+    segments = segments[:, :: max(1, n_fft // 8, waveform.shape[-1] // _COLUMNS)]
+    return (np.abs(np.fft.rfft(segments * np.hanning(n_fft))) ** 2).sum(0).T
 
 
 def _show(ax: Axes, power: np.ndarray, peak: float, seconds: float, khz: float) -> AxesImage:
@@ -313,9 +325,18 @@ def _show(ax: Axes, power: np.ndarray, peak: float, seconds: float, khz: float) 
 
 def _tag(ax: Axes, source: str, tint: str) -> None:
     """The source's name in the panel's corner, on its colour."""
-    box = {"facecolor": tint, "edgecolor": "none", "boxstyle": "round,pad=0.3"}
+    from matplotlib.colors import to_rgb
+
+    bright = np.dot(to_rgb(tint), (0.299, 0.587, 0.114)) > 0.6
     ax.text(
-        0.02, 0.94, source, transform=ax.transAxes, va="top", color="white", weight="bold", bbox=box
+        0.02,
+        0.94,
+        source,
+        transform=ax.transAxes,
+        verticalalignment="top",
+        color=_INK if bright else "white",
+        weight="bold",
+        bbox={"facecolor": tint, "edgecolor": "none", "boxstyle": "round,pad=0.3"},
     )
 
 
@@ -324,11 +345,5 @@ def _mark_best(ax: Axes, epochs: Sequence[int], valid: Sequence[float]) -> None:
     best = int(np.argmin(finite))
     if not np.isfinite(finite[best]):
         return
-    ax.plot(epochs[best], valid[best], "D", color="#D55E00", markeredgecolor=_INK, markersize=6)
-    ax.annotate(
-        f"best: {valid[best]:.4g} in epoch {epochs[best]}",
-        (epochs[best], valid[best]),
-        xytext=(0, 9),
-        textcoords="offset points",
-        ha="center",
-    )
+    label = f"best: {valid[best]:.4g} in epoch {epochs[best]}"
+    ax.plot(epochs[best], valid[best], label=label, linestyle="", **_MEAN | {"markersize": 6})

@@ -1,0 +1,188 @@
+"""Scoring songs: stems from a folder, from a model, or from an oracle, against the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sepfast.data.audio import read
+from sepfast.data.songs import Song, Track, find_songs
+from sepfast.errors import InputError
+from sepfast.evaluation.plots import box_plots, spectrograms
+from sepfast.evaluation.score import Report, score_song
+from sepfast.reference import (
+    FRAMINGS,
+    binary_mask,
+    masked_istft,
+    stft_magnitude,
+    wiener_mask,
+)
+from sepfast.separation import Separator
+
+_MASKS = {"binary": binary_mask, "wiener": wiener_mask}
+
+#: What stands for an estimate without any separation, or with knowledge of the truth.
+ORACLES = ("mixture", *_MASKS)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A song in memory.
+
+    Attributes:
+        name: the song's.
+        mixture: (channels, samples).
+        stems: source -> (channels, samples).
+        sample_rate: Hz.
+    """
+
+    name: str
+    mixture: np.ndarray
+    stems: Mapping[str, np.ndarray]
+    sample_rate: int
+
+
+#: Gives the estimated sources of a song, (channels, samples) each.
+Estimator = Callable[[Recording], Mapping[str, np.ndarray]]
+
+
+def from_folder(folder: Path) -> Estimator:
+    """Stems as `sepfast separate` writes them: folder/SONG/SOURCE.wav or .flac."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder of estimates")
+
+    def estimates(song: Recording) -> dict[str, np.ndarray]:
+        return {s: _estimate(folder / song.name, s, song.sample_rate) for s in song.stems}
+
+    return estimates
+
+
+def from_separator(separator: Separator) -> Estimator:
+    """What a model makes of the mixture."""
+
+    def estimates(song: Recording) -> dict[str, np.ndarray]:
+        stems = separator(song.mixture, song.sample_rate)
+        return {source: stem.cpu().numpy() for source, stem in stems.items()}
+
+    return estimates
+
+
+def from_oracle(name: str) -> Estimator:
+    """The mixture itself, or the masks that only the true stems can give.
+
+    Args:
+        name: one of `ORACLES`.
+    """
+    if name not in ORACLES:
+        raise InputError(f"oracle: got {name!r}, takes one of {', '.join(ORACLES)}")
+    if name == "mixture":
+        return lambda song: dict.fromkeys(song.stems, song.mixture)
+    return partial(_masked, _MASKS[name])
+
+
+def evaluate_songs(
+    references: Path,
+    estimator: Estimator,
+    output: Path,
+    *,
+    split: str | None = None,
+    window: float = 1.0,
+    hop: float = 1.0,
+    progress: Callable[[float, float | None], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Score songs and write what was found.
+
+    Writes `scores.json`, `scores.csv` with `scores.summary.csv`, `scores.png` with box plots, and
+    for each song `spectrograms/SONG.png`. A song that cannot be scored does not stop the others.
+
+    Args:
+        references: songs with their stems, in any layout that `find_songs` knows.
+        estimator: gives the estimates of a song.
+        output: folder of what is written.
+        split: "train" or "test" in layouts that have them; None for all songs.
+        window: seconds of a frame.
+        hop: seconds from one frame to the next.
+        progress: called with songs done and songs in all.
+        note: called with sentences for a person.
+
+    Returns:
+        The scores, of the songs that could be scored.
+
+    Raises:
+        InputError: where no song is found or none can be scored.
+    """
+    songs, skipped = find_songs(references, split=split)
+    for reason in skipped:
+        note(f"skipped: {reason}")
+    report, reasons = Report(), []
+    for done, song in enumerate(songs, 1):
+        try:
+            recording = open_recording(song)
+            estimates = estimator(recording)
+            rate = recording.sample_rate
+            scores = score_song(song.name, recording.stems, estimates, rate, window=window, hop=hop)
+            picture = output / "spectrograms" / f"{song.name}.png"
+            spectrograms(picture, recording.stems, estimates, rate)
+            report.add(scores)
+        except InputError as error:
+            reasons.append(str(error))
+            note(f"skipped: {error}")
+        progress(done, len(songs))
+    if not report.songs:
+        raise InputError(f"none of {len(songs)} songs could be scored, the first: {reasons[0]}")
+    report.to_json(output / "scores.json")
+    report.to_csv(output / "scores.csv")
+    box_plots(report, output / "scores.png")
+    return report
+
+
+def open_recording(song: Song) -> Recording:
+    """Read a song and its stems into memory; without a mixture file it is their sum.
+
+    Raises:
+        InputError: for files that cannot be read, or that differ in rate or shape.
+    """
+    tracks = {s: (t, *read(t.path, stream=t.stream)) for s, t in _tracks(song).items()}
+    first, shape, rate = next((t, wave.shape, rate) for t, wave, rate in tracks.values())
+    for track, wave, its_rate in tracks.values():
+        if (wave.shape, its_rate) != (shape, rate):
+            raise InputError(
+                f"{track}: holds {_extent(wave.shape, its_rate)}, {first} {_extent(shape, rate)}"
+            )
+    waves = {s: wave for s, (_, wave, _) in tracks.items()}
+    mixture = waves.pop("mixture", None)
+    return Recording(song.name, sum(waves.values()) if mixture is None else mixture, waves, rate)
+
+
+def _tracks(song: Song) -> dict[str, Track]:
+    mixture = {} if song.mixture is None else {"mixture": song.mixture}
+    return {**song.stems, **mixture}
+
+
+def _extent(shape: tuple[int, ...], rate: int) -> str:
+    return f"{shape[0]} channels of {shape[1]} samples at {rate} Hz"
+
+
+def _estimate(folder: Path, source: str, rate: int) -> np.ndarray:
+    paths = [folder / f"{source}{suffix}" for suffix in (".wav", ".flac")]
+    path = next((p for p in paths if p.is_file()), None)
+    if path is None:
+        raise InputError(f"{folder}: holds no {source}.wav or .flac")
+    wave, its_rate = read(path)
+    if its_rate != rate:
+        raise InputError(f"{path}: is at {its_rate} Hz, its reference at {rate} Hz")
+    return wave
+
+
+def _masked(mask: Callable[[torch.Tensor, int], torch.Tensor], song: Recording) -> dict:
+    framing = FRAMINGS["deepconvsep"]
+    true = torch.from_numpy(np.stack(list(song.stems.values())))
+    shares = mask(stft_magnitude(true, framing), 0)
+    stems = masked_istft(shares, torch.from_numpy(song.mixture), framing)
+    return dict(zip(song.stems, stems.numpy(), strict=True))
