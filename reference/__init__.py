@@ -10,6 +10,7 @@ from sepfast.reference.masked_istft import (
     masked_istft_backward,
     masked_spectrum,
 )
+from sepfast.reference.model import Model
 from sepfast.reference.overlap_add import overlap_add
 from sepfast.reference.soft_mask import binary_mask, soft_mask, soft_mask_backward, wiener_mask
 from sepfast.reference.soft_mask_loss import LossWeights, soft_mask_loss, soft_mask_loss_backward
@@ -26,6 +27,7 @@ __all__ = [
     "Framing",
     "Levels",
     "LossWeights",
+    "Model",
     "binary_mask",
     "istft",
     "istft_backward",

@@ -11,6 +11,8 @@ with F' = F - f1 + 1 and T' = T - t2 + 1. Source: A and B, "vertical" and "horiz
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
 
@@ -28,6 +30,16 @@ class ConvPair(nn.Sequential):
     def __init__(self, channels: int, n1: int, n2: int, f1: int, t2: int) -> None:
         super().__init__(nn.Conv2d(channels, n1, (1, f1)), nn.Conv2d(n1, n2, (t2, 1)))
 
+    @property
+    def vertical(self) -> nn.Conv2d:
+        """The layer over bins."""
+        return cast(nn.Conv2d, self[0])
+
+    @property
+    def horizontal(self) -> nn.Conv2d:
+        """The layer over frames."""
+        return cast(nn.Conv2d, self[1])
+
 
 class DeconvPair(nn.Sequential):
     """A horizontal deconvolution over frames, then a vertical one over bins.
@@ -44,3 +56,13 @@ class DeconvPair(nn.Sequential):
         super().__init__(
             nn.ConvTranspose2d(n2, n1, (t2, 1)), nn.ConvTranspose2d(n1, channels, (1, f1))
         )
+
+    @property
+    def horizontal(self) -> nn.ConvTranspose2d:
+        """The layer over frames."""
+        return cast(nn.ConvTranspose2d, self[0])
+
+    @property
+    def vertical(self) -> nn.ConvTranspose2d:
+        """The layer over bins."""
+        return cast(nn.ConvTranspose2d, self[1])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from sepfast.errors import InputError
 from sepfast.reference.convpair import ConvPair, DeconvPair
 from sepfast.reference.framing import FRAMINGS, Framing
 from sepfast.reference.masked_istft import Levels
+from sepfast.reference.model import Model
 from sepfast.reference.soft_mask import soft_mask
 
 SOURCES = ("vocals", "drums", "bass", "other")
@@ -48,7 +49,7 @@ class DecoderWeights(NamedTuple):
     vertical_bias: Tensor
 
 
-class DeepConvSep(nn.Module):
+class DeepConvSep(Model):
     """The auto-encoder of systems A and B.
 
     Args:
@@ -150,10 +151,9 @@ class DeepConvSep(nn.Module):
         """
         if not self.pool:
             return self.encoder(mixture), None
-        vertical, horizontal = self.encoder
-        filtered = vertical(mixture)
+        filtered = self.encoder.vertical(mixture)
         pooled, peaks = F.max_pool2d(filtered, (1, self.pool), return_indices=True)
-        return horizontal(pooled), peaks % filtered.shape[-1]
+        return self.encoder.horizontal(pooled), peaks % filtered.shape[-1]
 
     def decode(self, codes: Tensor, peaks: Tensor | None = None) -> Tensor:
         """Decode contexts.
@@ -222,11 +222,14 @@ class DeepConvSep(nn.Module):
     def decoder_weights(self, source: str) -> DecoderWeights:
         """The weights of a source's deconvolutions, its own or the encoder's."""
         if self.tied_bias is not None:
-            vertical, horizontal = self.encoder
             bias = self.tied_bias[self.sources.index(source)]
-            return DecoderWeights(horizontal.weight, None, vertical.weight, bias)
-        horizontal, vertical = self.decoder[source]
-        return DecoderWeights(horizontal.weight, horizontal.bias, vertical.weight, vertical.bias)
+            weights = self.encoder.horizontal.weight, self.encoder.vertical.weight
+            return DecoderWeights(weights[0], None, weights[1], bias)
+        pair = cast(DeconvPair, self.decoder[source])
+        assert pair.vertical.bias is not None
+        return DecoderWeights(
+            pair.horizontal.weight, pair.horizontal.bias, pair.vertical.weight, pair.vertical.bias
+        )
 
     def _deconvolve(self, name: str, codes: Tensor, peaks: Tensor | None) -> Tensor:
         """One source's deconvolutions, before the ReLU: (B, C, T, F)."""

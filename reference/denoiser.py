@@ -17,9 +17,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from sepfast.errors import InputError
+from sepfast.reference.model import Model
 
 
-class Denoiser(nn.Module):
+class Denoiser(Model):
     """Denoise the masked magnitudes of one source.
 
     Args:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor
 
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
 from sepfast.models import create_model
+from sepfast.reference import Model
 
 _FORMAT = "sepfast"
 
 
-def save(model: nn.Module, path: PathLike) -> None:
+def save(model: Model, path: PathLike) -> None:
     """Write a model: its weights, statistics, name and options.
 
     Args:
@@ -29,19 +30,22 @@ def save(model: nn.Module, path: PathLike) -> None:
     """
     import safetensors.torch
 
-    name = getattr(model, "model_name", None)
-    if name is None:
+    if not isinstance(model, Model) or not model.model_name:
         raise InputError(
             f"model: got a {type(model).__name__} without a name, takes one of create_model's"
         )
-    header = {"format": _FORMAT, "model": name, "options": json.dumps(model.model_options)}
+    header = {
+        "format": _FORMAT,
+        "model": model.model_name,
+        "options": json.dumps(model.model_options),
+    }
     tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     with atomic(path) as temporary:
         # `save_file` would make a file that only its owner can read.
         temporary.write_bytes(safetensors.torch.save(tensors, header))
 
 
-def load(path: PathLike) -> nn.Module:
+def load(path: PathLike) -> Model:
     """Read a model that `save` wrote.
 
     Args:
@@ -82,14 +86,14 @@ def _check_readable(path: Path) -> None:
         )
 
 
-def _rebuild(path: Path, header: dict[str, str]) -> nn.Module:
+def _rebuild(path: Path, header: dict[str, str]) -> Model:
     try:
         return create_model(header["model"], **json.loads(header["options"]))
     except (KeyError, TypeError, json.JSONDecodeError, InputError) as error:
         raise InputError(f"{path}: its header names no model of this version ({error})") from error
 
 
-def _fill(path: Path, model: nn.Module, tensors: dict) -> None:
+def _fill(path: Path, model: Model, tensors: dict[str, Tensor]) -> None:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -23,7 +23,7 @@ from sepfast.data.songs import Song, SongAudio, find_songs
 from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.evaluation import SongScores, loss_curve, score_song, spectrograms
-from sepfast.evaluation.page import Picture, Section, Sound, Table, write_page
+from sepfast.evaluation.page import Cell, Picture, Section, Sound, Table, write_page
 from sepfast.evaluation.songs import (
     Estimator,
     Recording,
@@ -231,8 +231,12 @@ def _score_table(outcome: Outcome) -> Table:
 
 def _listening_table(true: Recording, stems: Mapping[str, np.ndarray]) -> Table:
     rate = true.sample_rate
-    rows = [[s, Sound(stems[s], rate), Sound(stem, rate)] for s, stem in true.stems.items()]
-    return Table(["", "separated", "true"], [*rows, ["mixture", Sound(true.mixture, rate), ""]])
+    rows: list[list[Cell]] = [
+        [source, Sound(stems[source], rate), Sound(stem, rate)]
+        for source, stem in true.stems.items()
+    ]
+    rows.append(["mixture", Sound(true.mixture, rate), ""])
+    return Table(["", "separated", "true"], rows)
 
 
 def _seconds(song: Recording) -> float:

@@ -303,7 +303,8 @@ def _museval(true: Floats, guess: Floats, length: int, step: int, mode: Mode) ->
 def _power_density(sources: Floats) -> NDArray[np.complex128]:
     """Welch's cross-power spectral density of all channels, (bins, J C, J C)."""
     channels = sources.reshape(-1, sources.shape[-1])
-    channels = np.pad(channels, ((0, 0), (0, max(0, _SEGMENT - channels.shape[-1]))))
+    # Silence around the signal, so that an abrupt start or end counts as the click that it is.
+    channels = np.pad(channels, ((0, 0), (_SEGMENT, _SEGMENT)))
     segments = np.lib.stride_tricks.sliding_window_view(channels, _SEGMENT, axis=-1)
     segments = segments[:, :: _SEGMENT // 2]  # (J C, segments, samples)
     taper = np.kaiser(_SEGMENT, _KAISER_BETA)

@@ -6,13 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, Denoiser
+from sepfast.reference import DeepConvSep, Denoiser, Model
 
 #: Name -> (class, the options in which it differs from the class's defaults).
-_MODELS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+_MODELS: dict[str, tuple[Callable[..., Model], dict[str, Any]]] = {
     "deepconvsep": (DeepConvSep, {"channels": 1, "context": 25, "scale_factor": 0.3}),
     "deepconvsep-stereo": (DeepConvSep, {"channels": 2, "context": 30}),
     "denoiser": (Denoiser, {}),
@@ -24,7 +22,7 @@ def list_models() -> list[str]:
     return list(_MODELS)
 
 
-def create_model(name: str, **options: Any) -> nn.Module:
+def create_model(name: str, **options: Any) -> Model:
     """Build a model, with fresh weights.
 
     Args:

@@ -93,7 +93,7 @@ def test_broken_checkpoints_are_named(files, content):
     checkpoint, statistics = files
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(InputError, match="model.pt: is") as error:
+    with pytest.raises(InputError, match=r"model\.pt: is") as error:
         import_pytorchconvsep(checkpoint, statistics)
     assert "\n" not in str(error.value)
 

@@ -62,7 +62,7 @@ def separate(
                 stems = separate_file(
                     separator,
                     job,
-                    suffix=f".{format}",
+                    form=format.value,
                     subtype=subtype.value,
                     progress=progress,
                 )

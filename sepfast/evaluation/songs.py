@@ -157,7 +157,9 @@ def open_recording(song: Song) -> Recording:
             )
     waves = {s: wave for s, (_, wave, _) in tracks.items()}
     mixture = waves.pop("mixture", None)
-    return Recording(song.name, sum(waves.values()) if mixture is None else mixture, waves, rate)
+    if mixture is None:
+        mixture = np.sum(list(waves.values()), axis=0)
+    return Recording(song.name, mixture, waves, rate)
 
 
 def _tracks(song: Song) -> dict[str, Track]:

@@ -70,8 +70,7 @@ class DeepConvSepTrack:
         self.step = model.context - overlap
         self._reach = (model.framing.span - 1) // model.framing.hop
         self.ahead, self.behind = overlap, self._reach + model.context
-        levels = model.levels()
-        self._levels = levels and Levels(*(x if x is None else x.transpose(-3, -2) for x in levels))
+        self._levels = _frames_first(model.levels())
         self._decoder = _Decoder(model) if model.filtered == 1 else None
 
     @torch.inference_mode()
@@ -202,6 +201,13 @@ class _Decoder:
         )  # (N, k, T, N1 + 1)
         estimates = torch.bmm(features.flatten(1, 2), self.vertical)
         return estimates.unflatten(1, features.shape[1:3]).unflatten(-1, (model.channels, -1))
+
+
+def _frames_first(levels: Levels | None) -> Levels | None:
+    """Levels against (N, frames, C, F), the frames being of length 1."""
+    if levels is None or levels.floor is None or levels.base is None:
+        return levels and Levels(levels.gain.transpose(-3, -2))
+    return Levels(*(level.transpose(-3, -2) for level in (levels.gain, levels.floor, levels.base)))
 
 
 def _windows(line: Tensor, length: int, step: int) -> Tensor:

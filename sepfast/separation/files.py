@@ -70,7 +70,7 @@ def separate_file(
     separator: Separator,
     job: Job,
     *,
-    suffix: Literal[".wav", ".flac"] = ".wav",
+    form: Literal["wav", "flac"] = "wav",
     subtype: Literal["float", "int16"] = "float",
     progress: Progress = lambda done, total: None,
 ) -> list[Written]:
@@ -80,8 +80,8 @@ def separate_file(
 
     Args:
         separator: what separates.
-        job: the mixture and the folder of its stems, `{source}{suffix}` each.
-        suffix: ".wav" or ".flac".
+        job: the mixture and the folder of its stems, `{source}.{form}` each.
+        form: "wav" or "flac".
         subtype: "float", or "int16" for 16 bits.
         progress: called after every piece.
 
@@ -96,7 +96,7 @@ def separate_file(
         writers = [
             stack.enter_context(
                 AudioWriter(
-                    job.folder / f"{source}{suffix}",
+                    job.folder / f"{source}.{form}",
                     mixture.sample_rate,
                     mixture.channels,
                     subtype=subtype,

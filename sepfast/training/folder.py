@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from sepfast.checkpoint import save
 from sepfast.errors import InputError
 from sepfast.files import atomic
+from sepfast.reference import Model
 from sepfast.training.history import Epoch, History
 
 _FORMAT = "sepfast-run"
@@ -49,7 +49,7 @@ class RunFolder:
         self.identity = identity
         self.last, self.best, self.log = (Path(path) / name for name in _FILES)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+    def save(self, model: Model, optimizer: torch.optim.Optimizer, history: History) -> None:
         """Write what stands after an epoch, or before the first.
 
         Args:
@@ -70,7 +70,7 @@ class RunFolder:
         with atomic(self.last) as temporary:
             torch.save(state, temporary)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> History:
+    def restore(self, model: Model, optimizer: torch.optim.Optimizer) -> History:
         """Take a model and its optimizer to where the run stopped.
 
         Args:
