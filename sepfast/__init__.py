@@ -1,6 +1,6 @@
 """Fast audio source separation in PyTorch."""
 
-from sepfast import reference
+from sepfast import metrics, reference
 from sepfast.checkpoint import load, save
 from sepfast.errors import InputError
 from sepfast.models import create_model, list_models
@@ -13,6 +13,7 @@ __all__ = [
     "create_model",
     "list_models",
     "load",
+    "metrics",
     "reference",
     "save",
 ]

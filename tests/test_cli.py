@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from sepfast import create_model, save
+from sepfast.bench.memory import peak_memory
 from sepfast.data.audio import read
 from sepfast.evaluation.page import Picture, Section, Sound, Table, write_page
 
@@ -192,30 +193,19 @@ def test_interrupted_separation_leaves_nothing(model, tmp_path):
     assert _everything(tmp_path) == before
 
 
-def _peak_memory(seconds: int, model: Path, folder: Path) -> float:
-    """Peak of a process that separates so many seconds, in MB."""
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE, 2)).astype(np.float32)
-    with soundfile.SoundFile(folder / f"{seconds}.wav", "w", RATE, 2) as file:
-        for _ in range(seconds):
-            file.write(noise)
-    code = (
-        "import resource, sys; from sepfast.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    arguments = ["separate", folder / f"{seconds}.wav", "-m", model, "-o", folder / "out"]
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.rsplit("peak ", 1)[1]) / 1024
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory from /proc")
 def test_memory_does_not_grow_with_the_song(model, tmp_path):
-    short, long = (_peak_memory(seconds, model, tmp_path) for seconds in (20, 120))
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE, 2)).astype(np.float32)
+    peaks = []
+    for seconds in (20, 120):
+        song = tmp_path / f"{seconds}.wav"
+        with soundfile.SoundFile(song, "w", RATE, 2) as file:
+            for _ in range(seconds):
+                file.write(noise)
+        peaks.append(peak_memory("separate", song, "-m", model, "-o", "out", cwd=tmp_path))
     # 100 s more of stereo and four stereo stems are 176 MB in float32.
-    assert long - short < 40
-    assert long < 1024
+    assert peaks[1] - peaks[0] < 40
+    assert peaks[1] < 1024
 
 
 def test_page_holds_its_pictures_and_sounds(tmp_path):

@@ -134,6 +134,17 @@ def test_the_silence_filter_hears_nothing_above_bin_424():
     assert not keep(tones[20_000])
 
 
+def test_the_silence_filter_hears_what_the_model_is_given():
+    model = create_model("deepconvsep-stereo", context=4, n1=2, n2=2, units=2)
+    rows = torch.rand(10, 513, generator=torch.Generator().manual_seed(0))
+    model.set_statistics(rows, rows + rows.flip(1))
+    waveforms = torch.from_numpy(noise(1792).waveforms) * 5
+    mixture, _ = batch_features(model, waveforms[None])
+    mean = float(mixture[..., :425].mean())
+    assert SilenceFilter.of(model, mean - 1e-3)(waveforms[0])
+    assert not SilenceFilter.of(model, mean + 1e-3)(waveforms[0])
+
+
 def test_silent_data_is_an_error_and_not_an_endless_search():
     song = Memory(np.zeros((5, 1, 20_000), np.float32))
     model = create_model("deepconvsep", context=4)

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.signal
 from museval import metrics as museval
 
@@ -48,18 +49,18 @@ def with_noise(waveforms: np.ndarray, dbfs: float) -> np.ndarray:
 class TestBSSEval:
     @pytest.mark.parametrize(("mode", "channels"), [("v4", 2), ("v3", 1)])
     def test_agrees_with_museval_called_directly(self, mode, channels):
-        references, estimates = (noise(2, channels, 2 * RATE, seed=s) for s in (0, 1))
+        references, estimates = (noise(2, channels, RATE, seed=s) for s in (0, 1))
         estimates += 2 * references
-        ours = bss_eval(references, estimates, RATE, window=1, hop=0.5, mode=mode)
+        ours = bss_eval(references, estimates, RATE, window=0.6, hop=0.4, mode=mode)
         theirs = museval.bss_eval(
             np.moveaxis(references, 1, 2),
             np.moveaxis(estimates, 1, 2),
-            window=RATE,
-            hop=RATE // 2,
+            window=4800,
+            hop=3200,
             framewise_filters=mode == "v3",
         )
         for name, expected in zip(SCORES, theirs, strict=False):
-            assert expected.shape == (2, 3)
+            assert expected.shape == (2, 2)
             np.testing.assert_allclose(getattr(ours, name), expected, rtol=1e-9)
 
     def test_perfect_estimates_score_very_high(self):
@@ -106,6 +107,7 @@ class TestBSSEval:
         scores = bss_eval(np.zeros((2, 1, RATE)), noise(2, 1, RATE), RATE, window=0.5)
         assert np.isnan(scores.sdr).all()
         assert math.isnan(scores.conditioning)
+        assert scores.trusted
 
     def test_signal_shorter_than_a_frame_is_one_frame(self):
         references = noise(2, 1, 1000)
@@ -158,14 +160,13 @@ class TestConditioning:
         assert 10 * math.log10(conditioning(mixture)) == pytest.approx(50, abs=2)
         assert conditioning(1e-3 * mixture) == pytest.approx(conditioning(mixture))
 
-    @pytest.mark.parametrize("dbfs", [-90, -60])
-    def test_is_the_smallest_eigenvalue_of_the_gram_matrix(self, excerpt, dbfs):
+    def test_is_the_smallest_eigenvalue_of_the_gram_matrix(self, excerpt):
         """That of museval's own matrix, the channels whitened, is 1 / conditioning."""
-        references = with_noise(excerpt[:2], dbfs)[:, 0]
+        references = with_noise(excerpt[:2], -90)[:, 0]
         powers, directions = np.linalg.eigh(references @ references.T)
         white = (directions / np.sqrt(powers)).T @ references
         gram, _ = museval._compute_reference_correlations(white[..., None], 512)
-        smallest = np.linalg.eigvalsh(museval._reshape_G(gram)).min()
+        smallest = scipy.linalg.eigvalsh(museval._reshape_G(gram), subset_by_index=[0, 0])[0]
         assert 0.8 < conditioning(references[:, None]) * smallest < 2
 
     def test_equal_channels_do_no_harm(self):
@@ -204,11 +205,17 @@ class TestConditioning:
         np.testing.assert_allclose(raw.sir, noisy.sir, atol=0.2)
         np.testing.assert_allclose(raw.sar, noisy.sar, atol=0.2)
 
+    def test_filters_fitted_to_each_frame_are_trusted(self):
+        tones = np.sin(np.outer([0.1, 0.2], np.arange(RATE)))[:, None]
+        estimates = tones + 0.1 * noise(*tones.shape)
+        for mode, trusted in (("v4", False), ("v3", True)):
+            assert bss_eval(tones, estimates, RATE, window=0.5, mode=mode).trusted == trusted
+
     def test_is_cheap_beside_museval(self, excerpt, masked):
         start = time.process_time()
-        conditioning(excerpt)
+        conditioning(excerpt[:2])
         middle = time.process_time()
-        bss_eval(excerpt, masked, 44100)
+        bss_eval(excerpt[:2], masked[:2], 44100)
         assert middle - start < 0.2 * (time.process_time() - middle)
 
 
@@ -259,9 +266,11 @@ class TestSilenceEnergy:
             assert math.isnan(energy.decibels)
             assert energy.frames == 0
 
-    def test_refuses_shapes_that_differ(self):
+    def test_refuses_shapes_that_differ_or_hold_nothing(self):
         with pytest.raises(InputError, match="estimate"):
             pes(np.ones((1, 4)), np.ones((2, 4)), 1)
+        with pytest.raises(InputError, match="no samples"):
+            pes(np.ones((1, 0)), np.ones((1, 0)), 1)
 
 
 class TestSummaries:

@@ -211,7 +211,7 @@ class _Loop:
 def _trainable(model: nn.Module) -> DeepConvSep:
     if not isinstance(model, DeepConvSep):
         raise InputError(f"model: got a {type(model).__name__}, training takes a DeepConvSep")
-    if not hasattr(model, "model_name"):
+    if not model.model_name:
         raise InputError("model: got one without a name, takes one that create_model made")
     return model
 
