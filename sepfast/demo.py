@@ -41,7 +41,7 @@ LEARNT = 4.0
 #: One song is too little for extrema per bin, so that magnitudes are scaled by one factor.
 MODEL_OPTIONS = {"scale_factor": 0.1}
 OPTIONS = TrainingOptions(
-    batch_size=16,
+    batch_size=32,
     batches_per_epoch=25,
     epochs=12,
     optimizer="adam",
