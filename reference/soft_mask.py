@@ -44,7 +44,7 @@ def soft_mask_backward(grad: Tensor, estimates: Tensor, dim: int = 1) -> Tensor:
     levels = estimates.abs()
     total = levels.sum(dim, keepdim=True)
     common = (grad * _shares(levels, dim)).sum(dim, keepdim=True)
-    return torch.where(total > 0, estimates.sign() * (grad - common) / total, 0)
+    return torch.where(total == 0, 0, estimates.sign() * (grad - common) / total)
 
 
 def wiener_mask(targets: Tensor, dim: int = 1, power: float = 2.0) -> Tensor:
@@ -77,6 +77,6 @@ def binary_mask(targets: Tensor, dim: int = 1) -> Tensor:
 
 def _shares(levels: Tensor, dim: int) -> Tensor:
     total = levels.sum(dim, keepdim=True)
-    heard = total > 0
+    silent = total == 0
     # Dividing by 1 at silence keeps autograd from multiplying its 0 by a NaN.
-    return torch.where(heard, levels / torch.where(heard, total, 1), 1 / levels.shape[dim])
+    return torch.where(silent, 1 / levels.shape[dim], levels / torch.where(silent, 1, total))

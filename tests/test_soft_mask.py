@@ -27,6 +27,11 @@ def test_shares_add_up_and_silence_is_shared():
     torch.testing.assert_close(shares[1, 2], y[1, 2].abs() / y[1].abs().sum(0))
 
 
+def test_a_broken_estimate_is_not_taken_for_silence():
+    y = torch.tensor([1.0, torch.nan]).view(1, 2, 1)
+    assert soft_mask(y).isnan().all()
+
+
 def test_soft_mask_backward_is_autograds():
     y = torch.randn(3, 4, 5, dtype=torch.float64)
     y[0, :, 2] = 0
