@@ -224,3 +224,36 @@ def test_page_holds_its_pictures_and_sounds(tmp_path):
     assert 'src="data:image/png;base64,iVBORw=="' in page
     assert 'src="data:audio/flac;base64,' in page
     assert "http" not in page
+
+
+def test_evaluate_prints_a_table_and_checks_its_options(song_path, model, tmp_path):
+    for arguments in ([], ["-m", model, "--oracle", "mixture"]):
+        done = run("evaluate", song_path, "-o", tmp_path / "out", *arguments)
+        assert done.returncode == 2
+        assert "takes one of --estimates, --model and --oracle" in done.stderr
+    done = run("evaluate", tmp_path, "-o", tmp_path / "out", "--oracle", "mixture")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    options = ["--oracle", "mixture", "--window", "3", "--hop", "3"]
+    done = run("evaluate", song_path, "-o", tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    assert "SDR (dB)" in done.stdout
+    assert "SIR and SAR cannot be trusted" in done.stdout
+    assert (tmp_path / "out/scores.png").is_file()
+
+
+def test_train_separate_and_resume(song_path, tmp_path):
+    options = ["--epochs", 1, "--batches-per-epoch", 1, "--batch-size", 1, "--silence", 0]
+    done = run("train", song_path, "-o", tmp_path / "run", *options, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "run/best.safetensors"
+    done = run("separate", song_path, "-m", best, "-o", tmp_path / "stems")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("stems/*/*.wav"))) == 4
+    done = run("train", song_path, "-o", tmp_path / "run", *options)
+    assert done.returncode == 2
+    assert "is of a run already" in done.stderr
+    options[1] = 2
+    done = run("train", song_path, "-o", tmp_path / "run", *options, "--resume", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "run/log.csv").read_text().splitlines()) == 3
