@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from sepfast.checkpoint import save
-from sepfast.data.songs import Song, SongAudio, find_songs
+from sepfast.data.song_audio import SongAudio
+from sepfast.data.songs import Song, find_songs
 from sepfast.errors import InputError
 from sepfast.evaluation import SongScores, loss_curve, score_song, spectrograms
 from sepfast.evaluation.page import Cell, Picture, Section, Sound, Table, write_page

@@ -9,15 +9,14 @@ import typer
 from rich.table import Table
 
 from sepfast.cli.console import console
+from sepfast.cli.options import Device
 
 
 def demo(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the stems, plots and report.")
     ] = Path("demo"),
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Train on four seconds of a real song, separate all six, score the two it never saw.
 

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from sepfast.cli.console import bar, console
+from sepfast.cli.options import Device
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train or test. (default: all songs)")] = None,
     window: Annotated[float, typer.Option(help="Seconds of a frame.")] = 1.0,
     hop: Annotated[float, typer.Option(help="Seconds from one frame to the next.")] = 1.0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Score stems, or a model, against the true ones: SDR, ISR, SIR, SAR, PES and EPS.
 

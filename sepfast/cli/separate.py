@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sepfast.cli.console import bar, console, errors
+from sepfast.cli.options import Device
 from sepfast.errors import InputError
 
 
@@ -39,9 +40,7 @@ def separate(
     overlap: Annotated[
         int | None, typer.Option(help="Frames that contexts share. (default: the model's)")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Separate recordings: every source of IN becomes OUTPUT/NAME/SOURCE.wav.
 

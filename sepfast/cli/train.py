@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from sepfast.cli.console import console
+from sepfast.cli.options import Device
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run, from its last whole epoch.")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
-    ] = None,
+    device: Device = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that read examples ahead. (default: none)")
     ] = None,

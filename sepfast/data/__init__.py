@@ -2,7 +2,8 @@
 
 from sepfast.data.audio import AudioReader, AudioWriter, read, write
 from sepfast.data.resampling import resample
-from sepfast.data.songs import SOURCES, Song, SongAudio, Track, find_songs
+from sepfast.data.song_audio import SongAudio
+from sepfast.data.songs import SOURCES, Song, Track, find_songs
 
 __all__ = [
     "SOURCES",

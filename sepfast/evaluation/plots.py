@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from sepfast.errors import InputError
-from sepfast.evaluation.score import METRICS, Report
+from sepfast.evaluation.report import Report
+from sepfast.evaluation.score import METRICS
 from sepfast.files import atomic
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from sepfast.data.audio import read
 from sepfast.data.songs import Song, Track, find_songs
 from sepfast.errors import InputError
 from sepfast.evaluation.plots import box_plots, spectrograms
-from sepfast.evaluation.score import Report, score_song
+from sepfast.evaluation.report import Report
+from sepfast.evaluation.score import score_song
 from sepfast.reference import (
     FRAMINGS,
     binary_mask,

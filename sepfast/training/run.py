@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from sepfast.data.examples import statistics
-from sepfast.data.songs import Song, SongAudio, find_songs
+from sepfast.data.song_audio import SongAudio
+from sepfast.data.songs import Song, find_songs
 from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.files import PathLike

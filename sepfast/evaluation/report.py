@@ -1,0 +1,271 @@
+"""The scores of many songs: what they come to, as files and as tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from sepfast.errors import InputError
+from sepfast.evaluation.score import METRICS, SongScores, SourceScores
+from sepfast.files import PathLike, atomic
+from sepfast.metrics import SilenceEnergy, Statistics, statistics
+
+_UNTRUSTED = ("sir", "sar")
+_SILENCE = ("pes", "eps")
+_FORMAT = "sepfast-scores"
+_CSV_FIELDS = ("song", "source", "frame", "start_s", *METRICS, "sir_sar_trusted")
+_SUMMARY_FIELDS = ("source", "metric", "over", "mean", "std", "median", "count", "trusted")
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What the scores of one source come to, over all songs that have it.
+
+    Attributes:
+        frames: each of `METRICS` over all frames of all songs.
+        songs: each of `METRICS` over the songs' medians, and "pes" and "eps" over the songs that
+            have one.
+        untrusted: songs whose SIR and SAR cannot be trusted.
+    """
+
+    frames: Mapping[str, Statistics]
+    songs: Mapping[str, Statistics]
+    untrusted: int
+
+
+@dataclass
+class Report:
+    """The scores of several songs.
+
+    Attributes:
+        songs: in the order in which they were scored.
+    """
+
+    songs: list[SongScores] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[str]:
+        """All sources, in the order in which they first appear."""
+        return list(dict.fromkeys(source for song in self.songs for source in song.sources))
+
+    @property
+    def untrusted(self) -> list[SongScores]:
+        """The songs whose SIR and SAR cannot be trusted."""
+        return [song for song in self.songs if not song.trusted]
+
+    def add(self, song: SongScores) -> None:
+        """Take in a song."""
+        self.songs.append(song)
+
+    def summary(self) -> dict[str, SourceSummary]:
+        """Source -> what its scores come to."""
+        return {source: self._summary_of(source) for source in self.sources}
+
+    def _summary_of(self, source: str) -> SourceSummary:
+        songs = [song for song in self.songs if source in song.sources]
+        scores = [song.sources[source] for song in songs]
+        frames = {m: statistics(np.concatenate([s.frames[m] for s in scores])) for m in METRICS}
+        medians = [s.medians for s in scores]
+        over_songs = {m: statistics([median[m] for median in medians]) for m in METRICS}
+        energies = {m: statistics([getattr(s, m).decibels for s in scores]) for m in _SILENCE}
+        return SourceSummary(frames, over_songs | energies, sum(not s.trusted for s in songs))
+
+    def to_json(self, path: PathLike) -> None:
+        """Write all scores and the summary; NaN as null, infinities as "inf" and "-inf".
+
+        Raises:
+            InputError: where the file cannot be written.
+        """
+        summary = {source: asdict(found) for source, found in self.summary().items()}
+        songs = [_song_to_plain(song) for song in self.songs]
+        content = _plain({"format": _FORMAT, "version": 1, "summary": summary, "songs": songs})
+        with atomic(path) as temporary:
+            text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, path: PathLike) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: for a file that is missing or something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise KeyError("format")
+            return cls([_song_from_plain(song) for song in content["songs"]])
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}: holds no scores that sepfast wrote") from error
+
+    def to_csv(self, path: PathLike) -> Path:
+        """Write a row for each song, source and frame, and the summary beside it.
+
+        Cells without a score are empty.
+
+        Args:
+            path: of the frames; `scores.csv` puts the summary into `scores.summary.csv`.
+
+        Returns:
+            The summary's path.
+
+        Raises:
+            InputError: where the files cannot be written.
+        """
+        path = Path(path)
+        beside = path.with_name(f"{path.stem}.summary{path.suffix}")
+        _write_csv(path, _CSV_FIELDS, (row for song in self.songs for row in _frame_rows(song)))
+        _write_csv(beside, _SUMMARY_FIELDS, _summary_rows(self.summary()))
+        return beside
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A report as text, for a terminal or a page.
+
+    Attributes:
+        header: what stands above the columns.
+        rows: a row for each source.
+        notes: sentences below the table.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+
+def table(report: Report) -> ScoreTable:
+    """A row for each source: the scores in dB, those that cannot be trusted marked with "?"."""
+    header = ("source", *(f"{name.upper()} (dB)" for name in (*METRICS, *_SILENCE)))
+    rows = [
+        (
+            source,
+            *(_cell(found, m, mark=m in _UNTRUSTED and found.untrusted > 0) for m in METRICS),
+            *(_number(found.songs[m].median) for m in _SILENCE),
+        )
+        for source, found in report.summary().items()
+    ]
+    notes = [
+        f"{_songs(len(report.songs))}: median over songs of each song's median frame, in brackets "
+        "mean ± standard deviation over all frames; PES and EPS: median over songs, less is better."
+    ]
+    return ScoreTable(header, rows, notes + _warnings(report))
+
+
+def _warnings(report: Report) -> list[str]:
+    if not report.untrusted:
+        return []
+    worst = max(song.conditioning for song in report.untrusted)
+    return [
+        f"? SIR and SAR cannot be trusted in {len(report.untrusted)} of {_songs(len(report.songs))}"
+        f": the true stems leave parts of the spectrum empty (conditioning up to {worst:.0e}), "
+        "where BSS Eval v4's filters amplify the cuts between frames; SDR and ISR hold, and so do "
+        "SIR and SAR over the whole song as one frame (a window of inf)."
+    ]
+
+
+def _songs(count: int) -> str:
+    return "1 song" if count == 1 else f"{count} songs"
+
+
+def _cell(found: SourceSummary, metric: str, *, mark: bool) -> str:
+    over_songs, frames = found.songs[metric], found.frames[metric]
+    if not frames.count:
+        return "-"
+    text = f"{_number(over_songs.median)} ({_number(frames.mean)} ± {_number(frames.std)})"
+    return text + " ?" * mark
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def _frame_rows(song: SongScores) -> Iterable[list[Any]]:
+    for source, scores in song.sources.items():
+        for frame, row in enumerate(zip(*(scores.frames[m] for m in METRICS), strict=True)):
+            start = frame * song.hop if frame else 0.0  # an infinite hop has one frame
+            yield [song.name, source, frame, start, *row, song.trusted]
+
+
+def _summary_rows(summary: Mapping[str, SourceSummary]) -> Iterable[list[Any]]:
+    for source, found in summary.items():
+        for over, scores in (("frames", found.frames), ("songs", found.songs)):
+            for metric, s in scores.items():
+                trusted = metric not in _UNTRUSTED or not found.untrusted
+                yield [source, metric, over, s.mean, s.std, s.median, s.count, trusted]
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([_csv_cell(value) for value in row] for row in rows)
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _song_to_plain(song: SongScores) -> dict[str, Any]:
+    sources = {
+        source: {
+            **{metric: scores.frames[metric] for metric in METRICS},
+            "medians": scores.medians,
+            "silent": scores.silent,
+            "pes": scores.pes._asdict(),
+            "eps": scores.eps._asdict(),
+        }
+        for source, scores in song.sources.items()
+    }
+    return {
+        "name": song.name,
+        "window": song.window,
+        "hop": song.hop,
+        "conditioning": song.conditioning,
+        "trusted": song.trusted,
+        "sources": sources,
+    }
+
+
+def _song_from_plain(plain: Mapping[str, Any]) -> SongScores:
+    sources = {
+        source: SourceScores(
+            {m: np.array([_from_plain(v) for v in scores[m]], np.float64) for m in METRICS},
+            scores["silent"],
+            *(
+                SilenceEnergy(_from_plain(scores[m]["decibels"]), scores[m]["frames"])
+                for m in _SILENCE
+            ),
+        )
+        for source, scores in plain["sources"].items()
+    }
+    window, hop, conditioning = (_from_plain(plain[k]) for k in ("window", "hop", "conditioning"))
+    return SongScores(plain["name"], sources, window, hop, conditioning, plain["trusted"])
+
+
+def _plain(value: Any) -> Any:
+    """Nested values as JSON takes them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(float(value))
+    return float(value) if isinstance(value, np.floating) else value
+
+
+def _from_plain(value: float | str | None) -> float:
+    return math.nan if value is None else float(value)
