@@ -1,0 +1,93 @@
+"""The one way from Python to a kernel: where it runs, what it is given, what it may write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from sepfast.kernels.tuning import Config, lookup, shipped
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kernel in one shipped configuration: all that compiling it takes.
+
+    Attributes:
+        kernel: its name, `sepfast_<op>_<stage>`.
+        function: the Triton function.
+        signature: run-time argument -> Triton type.
+        constants: compile-time argument -> value, of which "PRECISION" limits the targets.
+        options: num_warps and num_stages.
+        dots: whether it multiplies matrices, and tensor-core instructions are expected.
+    """
+
+    kernel: str
+    function: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    options: Mapping[str, int]
+    dots: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A Triton function and what is needed to launch it, or to compile it without a GPU.
+
+    Attributes:
+        function: the Triton function.
+        signature: run-time argument -> Triton type, in order.
+        variants: takes the key of a tuned configuration and gives sets of compile-time arguments
+            that together reach every branch; the compile gate takes each.
+        dots: whether it multiplies matrices.
+    """
+
+    function: Any
+    signature: Mapping[str, str]
+    variants: Callable[..., Iterable[Mapping[str, Any]]]
+    dots: bool = False
+
+    @property
+    def name(self) -> str:
+        """`sepfast_<op>_<stage>`."""
+        return self.function.__name__
+
+    def config(self, device: torch.device, **key: Any) -> Config:
+        """The tuned configuration nearest to a key, for a device."""
+        return lookup(self.name, device, **key)
+
+    def launch(self, programs: int, *args: Any, config: Config, **constants: Any) -> None:
+        """Run `programs` programs on the device of the first argument, unless there are none."""
+        if programs == 0:
+            return
+        with torch.cuda.device_of(args[0]):
+            self.function[(programs,)](*args, **constants, **config)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every variant in every configuration that is shipped for it."""
+        for key, config in shipped(self.name):
+            options = {k: v for k, v in config.items() if k in ("num_warps", "num_stages")}
+            blocks = {k: v for k, v in config.items() if k not in options}
+            for variant in self.variants(**key):
+                yield Entry(
+                    self.name,
+                    self.function,
+                    self.signature,
+                    {**variant, **blocks},
+                    options,
+                    self.dots,
+                )
+
+
+def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory for a result, not yet written; all results come from here."""
+    return torch.empty(*shape, dtype=dtype or like.dtype, device=like.device)
+
+
+def blocks(length: int, block: int) -> int:
+    """Blocks that cover a length."""
+    return triton.cdiv(length, block)

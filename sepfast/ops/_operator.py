@@ -1,0 +1,126 @@
+"""How an operator is registered with PyTorch: the contract in one place.
+
+An operator is known to `torch.compile` and `torch.export` by its schema and its shapes; whether
+it runs a kernel or PyTorch is decided inside, call by call. Its gradient is an operator too,
+and that one has no gradient: what is differentiated twice raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepfast.errors import InputError
+from sepfast.ops.backend import kernel_runs
+from sepfast.ops.ranges import operator_range
+
+_LIBRARY = torch.library.Library("sepfast", "FRAGMENT")
+
+#: What the kernels take; float64 runs in PyTorch.
+KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def define(
+    schema: str,
+    *,
+    reference: Callable[..., Any],
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    check: Callable[..., None],
+    obstacle: Callable[..., str | None] = lambda *args: None,
+) -> Callable[..., Any]:
+    """Register an operator `torch.ops.sepfast.<name>`.
+
+    Args:
+        schema: its signature; the first argument is a tensor, all are positional.
+        reference: what it computes, in PyTorch.
+        kernel: the same by a kernel; it is given contiguous tensors.
+        fake: the shapes of the results, all contiguous, as `new_empty` of an argument.
+        check: raises `InputError` for arguments that do not fit together.
+        obstacle: why there is no kernel for some arguments, None where there is one.
+
+    Returns:
+        The operator.
+    """
+    name = schema.split("(")[0]
+
+    def run(*args: Any) -> Any:
+        check(*args)
+        _same_place(name, args)
+        tensor = args[0]
+        with operator_range(name):
+            if kernel_runs(name, tensor.device, _type_obstacle(tensor) or obstacle(*args)):
+                return kernel(*map(_contiguous, args))
+            return _contiguous(reference(*args))
+
+    def shapes(*args: Any) -> Any:
+        check(*args)
+        _same_place(name, args)
+        return fake(*args)
+
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"sepfast::{name}", shapes, lib=_LIBRARY)
+    for device in ("cpu", "cuda"):
+        # The STFT, masks and losses stay in float32 where autocast lowers the rest.
+        torch.library.register_autocast(f"sepfast::{name}", device, torch.float32, lib=_LIBRARY)
+    return getattr(torch.ops.sepfast, name)
+
+
+def differentiate(
+    name: str,
+    backward: Callable[..., Any],
+    save: Callable[[Any, tuple[Any, ...], Any], None],
+) -> None:
+    """Give an operator its gradient.
+
+    Args:
+        name: the operator.
+        backward: takes the context and the incoming gradients, gives one gradient or None for
+            each argument; made of operators.
+        save: takes the context, the arguments and the result, and keeps what backward needs.
+    """
+    torch.library.register_autograd(f"sepfast::{name}", backward, setup_context=save, lib=_LIBRARY)
+
+
+def once(name: str) -> None:
+    """Make the gradient of a gradient a clear error."""
+
+    def refuse(ctx: Any, *grads: Tensor) -> Any:
+        raise InputError(f"{name}: can be differentiated once, got a second differentiation")
+
+    differentiate(name, refuse, lambda ctx, inputs, output: None)
+
+
+def constant(name: str, tensor: Tensor | None) -> None:
+    """Refuse a gradient for an argument that has none."""
+    if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+        raise InputError(f"{name}: got a tensor that requires a gradient, takes a constant")
+
+
+def _contiguous(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_contiguous, value))
+    return value.contiguous() if isinstance(value, Tensor) else value
+
+
+def _type_obstacle(tensor: Tensor) -> str | None:
+    return None if tensor.dtype in KERNEL_TYPES else f"as there are no kernels for {tensor.dtype}"
+
+
+def _same_place(name: str, args: tuple[Any, ...]) -> None:
+    """Refuse tensors of several devices or types."""
+    first = args[0]
+    if not first.is_floating_point():
+        raise InputError(f"{name}: got a tensor of {first.dtype}, takes real floats")
+    for at, other in enumerate(args[1:], 2):
+        if not isinstance(other, Tensor):
+            continue
+        if other.device != first.device or other.dtype != first.dtype:
+            raise InputError(
+                f"{name}: argument {at} is {other.dtype} on {other.device}, takes "
+                f"{first.dtype} on {first.device} as the first one"
+            )
