@@ -10,8 +10,8 @@ kept beside it, (R,), as it would fill a tile of its own.
               y[n1, n2] = sum_k1 Re(e(n1 k1 / N1) e(k1 n2 / N) P[k1, n2])   2
 
 with e(x) = exp(2 pi i x); the caller puts weights and 1 / N into S. For N = 1024 that is 0.26
-million operations a frame, an eighth of one dense product. e(0) ... come from one table in
-memory: 4 (N1^2 + N1 N2 + N2 K2) N1 bytes at most, which the L1 cache keeps.
+million operations a frame, an eighth of one dense product. The factors come
+from one table in memory, 8 (N1^2 + 2 N + N2 K2) bytes, which the caches keep.
 
 Source: Cooley and Tukey 1965, as two factors.
 """
@@ -38,9 +38,9 @@ def constants(n_fft: int) -> dict[str, int]:
 
 @lru_cache(maxsize=32)
 def tables(n_fft: int, device: torch.device) -> Tensor:
-    """Cosines and sines of the three factors, one behind the other, float32.
+    """Cosines and sines of the three factors and of all n / N, one behind the other, float32.
 
-    Made at the first call for a size and device, which must not lie in a graph's capture.
+    Made at the first call for a size and device, which must not lie in the capture of a graph.
     """
     n1, n2 = FACTORS[n_fft]
     k2 = constants(n_fft)["K2"]
@@ -48,6 +48,7 @@ def tables(n_fft: int, device: torch.device) -> Tensor:
         np.outer(np.arange(n1), np.arange(n1)) / n1,  # n1 k1 / N1, symmetric
         np.outer(np.arange(n1), np.arange(n2)) / n_fft,  # k1 n2 / N
         np.outer(np.arange(n2), np.arange(k2)) / n2,  # n2 k2 / N2
+        np.arange(n_fft) / n_fft,  # n / N
     ]
     parts = [part(2 * np.pi * (turn % 1)).ravel() for turn in turns for part in (np.cos, np.sin)]
     return torch.from_numpy(np.concatenate(parts)).to(device, torch.float32)
@@ -90,7 +91,7 @@ def rdft(
     c, s = _table(table, 2 * N1 * (N1 + N2), N2, K2, K2, 1)
     re = tl.dot(b_re, c, input_precision=PRECISION) - tl.dot(b_im, s, input_precision=PRECISION)
     im = -tl.dot(b_im, c, input_precision=PRECISION) - tl.dot(b_re, s, input_precision=PRECISION)
-    signs = (1 - 2 * (tl.arange(0, N2) & 1)).to(tl.float32)  # (-1)^n, as N2 is even
+    signs = alternate(N2)  # (-1)^n, as N2 is even
     nyquist = tl.sum(tl.sum(x, axis=0) * signs[None, :], axis=1)
     return tl.reshape(re, (N1, R, K2)), tl.reshape(im, (N1, R, K2)), nyquist
 
@@ -119,5 +120,18 @@ def irdft(
     q_im = tl.reshape(p_im * c + p_re * s, (N1, R * N2))
     c, s = _table(table, 0, N1, N1, N1, 1)
     y = tl.dot(c, q_re, input_precision=PRECISION) - tl.dot(s, q_im, input_precision=PRECISION)
-    signs = (1 - 2 * (tl.arange(0, N2) & 1)).to(tl.float32)
+    signs = alternate(N2)
     return tl.reshape(y, (N1, R, N2)) + (nyquist[:, None] * signs[None, :])[None, :, :]
+
+
+@triton.jit
+def delay(table, k, shift, N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr):
+    """Cosine and sine of 2 pi k shift / N, by which a spectrum is delayed; both are ints."""
+    at = 2 * (N1 * N1 + N1 * N2 + N2 * K2) + ((k * shift) & (N1 * N2 - 1))
+    return tl.load(table + at), tl.load(table + N1 * N2 + at)
+
+
+@triton.jit
+def alternate(N: tl.constexpr):
+    """(-1)^n for n = 0 ... N - 1, (N,)."""
+    return (1 - 2 * (tl.arange(0, N) & 1)).to(tl.float32)

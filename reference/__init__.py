@@ -6,20 +6,46 @@ from sepfast.reference.denoiser import Denoiser
 from sepfast.reference.framing import FRAMINGS, Framing
 from sepfast.reference.masked_istft import (
     Levels,
+    MaskedISTFT,
     masked_istft,
     masked_istft_backward,
     masked_spectrum,
 )
 from sepfast.reference.model import Model
 from sepfast.reference.overlap_add import overlap_add
-from sepfast.reference.soft_mask import binary_mask, soft_mask, soft_mask_backward, wiener_mask
-from sepfast.reference.soft_mask_loss import LossWeights, soft_mask_loss, soft_mask_loss_backward
-from sepfast.reference.stft import istft, istft_backward, magnitude, stft, stft_backward
-from sepfast.reference.stft_magnitude import stft_magnitude, stft_magnitude_backward
+from sepfast.reference.soft_mask import (
+    SoftMask,
+    binary_mask,
+    soft_mask,
+    soft_mask_backward,
+    wiener_mask,
+)
+from sepfast.reference.soft_mask_loss import (
+    LossWeights,
+    SoftMaskLoss,
+    soft_mask_loss,
+    soft_mask_loss_backward,
+)
+from sepfast.reference.stft import (
+    ISTFT,
+    STFT,
+    istft,
+    istft_backward,
+    magnitude,
+    stft,
+    stft_backward,
+)
+from sepfast.reference.stft_magnitude import (
+    STFTMagnitude,
+    stft_magnitude,
+    stft_magnitude_backward,
+)
 
 __all__ = [
     "FRAMINGS",
+    "ISTFT",
     "SOURCES",
+    "STFT",
     "ConvPair",
     "DeconvPair",
     "DeepConvSep",
@@ -27,7 +53,11 @@ __all__ = [
     "Framing",
     "Levels",
     "LossWeights",
+    "MaskedISTFT",
     "Model",
+    "STFTMagnitude",
+    "SoftMask",
+    "SoftMaskLoss",
     "binary_mask",
     "istft",
     "istft_backward",

@@ -28,7 +28,7 @@ from sepfast.reference.convpair import ConvPair, DeconvPair
 from sepfast.reference.framing import FRAMINGS, Framing
 from sepfast.reference.masked_istft import Levels
 from sepfast.reference.model import Model
-from sepfast.reference.soft_mask import soft_mask
+from sepfast.reference.soft_mask import SoftMask
 
 SOURCES = ("vocals", "drums", "bass", "other")
 
@@ -117,6 +117,7 @@ class DeepConvSep(Model):
         )
         biases = torch.zeros(len(self.sources), channels)
         self.tied_bias = nn.Parameter(biases) if tied else None
+        self.mask = SoftMask()
 
         rows = (len(self.sources) + 1) * channels
         self.register_buffer("minimum", torch.zeros(rows, bins))
@@ -174,7 +175,7 @@ class DeepConvSep(Model):
 
     def shares(self, estimates: Tensor) -> Tensor:
         """Soft masks of estimates (B, N * C, T, F): (B, N, C, T, F), each channel its own."""
-        return soft_mask(estimates.unflatten(1, (len(self.sources), self.channels)))
+        return self.mask(estimates.unflatten(1, (len(self.sources), self.channels)))
 
     def scale(self, magnitudes: Tensor) -> Tensor:
         """Scale the mixture's magnitudes (..., C, T, F) per bin to what the network expects."""

@@ -8,7 +8,7 @@ and D = L where it is periodic (`torch.hann_window`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -95,6 +95,19 @@ class Framing:
         """The window, (span,), in the type and on the device of `like`."""
         return torch.from_numpy(_window(self)).to(like)
 
+    def to_text(self) -> str:
+        """All attributes in one line, as the operators carry them; `from_text` reads it."""
+        return " ".join(map(str, astuple(self)))
+
+    @staticmethod
+    def from_text(text: str) -> Framing:
+        """The framing that `to_text` wrote.
+
+        Raises:
+            InputError: for any other text.
+        """
+        return _from_text(text)
+
     def check_invertible(self) -> None:
         """Raise `InputError` where some samples lie under no frame, or under zeros alone."""
         if not _covers(self):
@@ -102,6 +115,18 @@ class Framing:
                 f"framing: a {self.window} window of {self.span} with hop {self.hop} leaves "
                 "samples that no frame weighs, so that it cannot be inverted"
             )
+
+
+@lru_cache(maxsize=64)
+def _from_text(text: str) -> Framing:
+    words = text.split()
+    read = {"int": int, "float": float, "bool": {"True": True, "False": False}.__getitem__}
+    types = [str(field.type) for field in fields(Framing)]
+    try:
+        values = [read.get(kind, str)(word) for kind, word in zip(types, words, strict=True)]
+    except (KeyError, ValueError) as error:
+        raise InputError(f"framing: got {text!r}, takes what Framing.to_text gives") from error
+    return Framing(*values)
 
 
 @lru_cache(maxsize=64)

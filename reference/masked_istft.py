@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sepfast.reference.framing import Framing
 from sepfast.reference.stft import istft, istft_backward, stft
@@ -53,8 +53,7 @@ def masked_spectrum(shares: Tensor, spectrum: Tensor, levels: Levels | None = No
     elif levels.floor is None or levels.base is None:
         wanted = (shares * levels.gain) * mixture
     else:
-        loud = mixture.abs()
-        phase = torch.where(loud > 0, mixture / torch.where(loud > 0, loud, 1), 1)
+        loud, phase = _polar(mixture)
         wanted = (shares * ((loud - levels.floor) * levels.gain) + levels.base) * phase
     return torch.view_as_real(wanted).to(spectrum.dtype)
 
@@ -80,20 +79,86 @@ def masked_istft(
     return istft(spectrum, framing, waveform.shape[-1])
 
 
-def masked_istft_backward(grad: Tensor, waveform: Tensor, framing: Framing) -> Tensor:
-    """The gradient of the plain `masked_istft` with respect to its shares.
+def masked_istft_backward(
+    grad: Tensor,
+    waveform: Tensor,
+    framing: Framing,
+    levels: Levels | None = None,
+) -> Tensor:
+    """The gradient of `masked_istft` with respect to its shares.
 
     Args:
         grad: (..., N, C, samples).
         waveform: (..., C, samples), as in the forward.
         framing: as in the forward.
+        levels: as in the forward.
 
     Returns:
         (..., N, C, T, B).
     """
     mixture = stft(waveform, framing)  # (..., C, T, B, 2)
     spectrum_grad = istft_backward(grad, framing, mixture.shape[-3])
-    return (spectrum_grad * mixture.unsqueeze(-5)).sum(-1)
+    if levels is None or levels.floor is None:
+        slope = (spectrum_grad * mixture.unsqueeze(-5)).sum(-1)
+        return slope if levels is None else slope * levels.gain
+    loud, phase = _polar(_complex(mixture))
+    along = (spectrum_grad * torch.view_as_real(phase).unsqueeze(-5)).sum(-1)
+    return (along * ((loud - levels.floor).unsqueeze(-4) * levels.gain)).to(grad.dtype)
+
+
+def masked_spectrum_mixture_backward(
+    grad: Tensor, shares: Tensor, spectrum: Tensor, levels: Levels | None = None
+) -> Tensor:
+    """The gradient of `masked_spectrum` with respect to the mixture's spectrum.
+
+    With A_n = m_n (|X| - floor) gain_n + base_n and G_n the incoming gradient along u,
+    a_n = Re(conj(u) G_n): dX = sum_n m_n gain_n a_n u + A_n / |X| (G_n - a_n u), 0 where X is 0.
+
+    Args:
+        grad: (..., N, C, T, B, 2).
+        shares: (..., N, C, T, B).
+        spectrum: (..., C, T, B, 2), the mixture.
+        levels: as in the forward.
+
+    Returns:
+        (..., C, T, B, 2).
+    """
+    if levels is None or levels.floor is None or levels.base is None:
+        weights = shares if levels is None else shares * levels.gain
+        return (grad * weights.unsqueeze(-1)).sum(-5)
+    loud, phase = (part.unsqueeze(-4) for part in _polar(_complex(spectrum)))
+    along = (grad * torch.view_as_real(phase)).sum(-1)
+    across = _complex(grad) - along * phase
+    slope = shares * levels.gain
+    ratio = (slope * (loud - levels.floor) + levels.base) / torch.where(loud > 0, loud, 1)
+    total = torch.where(loud > 0, slope * along * phase + ratio * across, 0).sum(-4)
+    return torch.view_as_real(total).to(grad.dtype)
+
+
+class MaskedISTFT(nn.Module):
+    """`masked_istft` as a layer.
+
+    Args:
+        framing: the framing of the shares.
+    """
+
+    def __init__(self, framing: Framing) -> None:
+        super().__init__()
+        self.framing = framing
+
+    def forward(self, shares: Tensor, waveform: Tensor, levels: Levels | None = None) -> Tensor:
+        """Shares (..., N, C, T, B), mixture (..., C, samples) to (..., N, C, samples)."""
+        return masked_istft(shares, waveform, self.framing, levels)
+
+    def extra_repr(self) -> str:
+        """The framing."""
+        return str(self.framing)
+
+
+def _polar(spectrum: Tensor) -> tuple[Tensor, Tensor]:
+    """|X| and X / |X|, 1 where X is 0, of complex X."""
+    loud = spectrum.abs()
+    return loud, torch.where(loud > 0, spectrum / torch.where(loud > 0, loud, 1), 1)
 
 
 def _complex(spectrum: Tensor) -> Tensor:

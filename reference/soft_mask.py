@@ -14,7 +14,7 @@ Source: A and B, "mask"; the oracle masks are those of section 1.1 of B.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def soft_mask(estimates: Tensor, dim: int = 1) -> Tensor:
@@ -73,6 +73,31 @@ def binary_mask(targets: Tensor, dim: int = 1) -> Tensor:
     """
     loudest = targets.abs().argmax(dim, keepdim=True)
     return torch.zeros_like(targets).scatter_(dim, loudest, 1)
+
+
+class SoftMask(nn.Module):
+    """`soft_mask` as a layer.
+
+    Args:
+        dim: the axis of the sources.
+
+    Example:
+        >>> import torch
+        >>> SoftMask()(torch.tensor([[3.0, -1.0]]))
+        tensor([[0.7500, 0.2500]])
+    """
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, estimates: Tensor) -> Tensor:
+        """Shares in [0, 1] of estimates of any shape, of that shape."""
+        return soft_mask(estimates, self.dim)
+
+    def extra_repr(self) -> str:
+        """The options, for `print(model)`."""
+        return f"dim={self.dim}"
 
 
 def _shares(levels: Tensor, dim: int) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sepfast.errors import InputError
 from sepfast.reference.soft_mask import soft_mask, soft_mask_backward
@@ -53,11 +53,21 @@ def soft_mask_loss(
         weights: the weights and the reading.
 
     Returns:
-        A scalar, summed over all elements.
+        A scalar, summed over all elements; float32 for half types.
     """
-    masked = soft_mask(estimates) * mixture.unsqueeze(1)
-    loss = _total(masked, targets, weights)
+    loss = signed_loss(estimates, mixture, targets, weights)
     return loss.abs() if weights.reading == "code" else loss
+
+
+def signed_loss(
+    estimates: Tensor,
+    mixture: Tensor,
+    targets: Tensor,
+    weights: LossWeights = LossWeights(),
+) -> Tensor:
+    """The loss before `code` takes its absolute value; as `soft_mask_loss` else."""
+    y, x, t = map(_summable, (estimates, mixture, targets))
+    return _total(soft_mask(y) * x.unsqueeze(1), t, weights)
 
 
 def soft_mask_loss_backward(
@@ -75,12 +85,42 @@ def soft_mask_loss_backward(
         weights: the weights and the reading.
 
     Returns:
-        (B, N, ...), for an incoming gradient of one.
+        (B, N, ...), for an incoming gradient of one; float32 for half types.
     """
-    x = mixture.unsqueeze(1)
-    masked = soft_mask(estimates) * x
+    y, x, t = map(_summable, (estimates, mixture.unsqueeze(1), targets))
     slope = _slope_code if weights.reading == "code" else _slope_paper
-    return soft_mask_backward(slope(masked, targets, weights) * x, estimates)
+    return soft_mask_backward(slope(soft_mask(y) * x, t, weights) * x, y)
+
+
+class SoftMaskLoss(nn.Module):
+    """`soft_mask_loss` as a layer.
+
+    Args:
+        weights: the weights and the reading.
+
+    Example:
+        >>> import torch
+        >>> mixture = torch.ones(1, 5)
+        >>> SoftMaskLoss()(torch.ones(1, 2, 5), mixture, torch.full((1, 2, 5), 0.5))
+        tensor(0.)
+    """
+
+    def __init__(self, weights: LossWeights = LossWeights()) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, estimates: Tensor, mixture: Tensor, targets: Tensor) -> Tensor:
+        """The scalar loss of estimates (B, N, ...), mixture (B, ...) and targets (B, N, ...)."""
+        return soft_mask_loss(estimates, mixture, targets, self.weights)
+
+    def extra_repr(self) -> str:
+        """The options, for `print(model)`."""
+        return repr(self.weights)
+
+
+def _summable(x: Tensor) -> Tensor:
+    """A sum of squares leaves the range of half types; it is taken in float32."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _total(masked: Tensor, targets: Tensor, weights: LossWeights) -> Tensor:

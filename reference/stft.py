@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sepfast.errors import InputError
 from sepfast.reference.framing import Framing
@@ -109,6 +109,57 @@ def istft_backward(grad: Tensor, framing: Framing, frames: int) -> Tensor:
 def magnitude(spectrum: Tensor) -> Tensor:
     """|X| of a spectrum (..., 2): (...). Its gradient at 0 is 0."""
     return torch.view_as_complex(_computable(spectrum).contiguous()).abs().to(spectrum.dtype)
+
+
+class STFT(nn.Module):
+    """`stft` as a layer.
+
+    Args:
+        framing: the framing.
+
+    Example:
+        >>> import torch
+        >>> STFT(Framing(16, 4))(torch.rand(2, 40)).shape
+        torch.Size([2, 10, 9, 2])
+    """
+
+    def __init__(self, framing: Framing) -> None:
+        super().__init__()
+        self.framing = framing
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """The spectrum (..., frames, bins, 2) of samples (..., samples)."""
+        return stft(waveform, self.framing)
+
+    def extra_repr(self) -> str:
+        """The options, for `print(model)`."""
+        return repr(self.framing)
+
+
+class ISTFT(nn.Module):
+    """`istft` as a layer.
+
+    Args:
+        framing: the framing of the spectra.
+
+    Example:
+        >>> import torch
+        >>> framing, x = Framing(16, 4, front=12), torch.rand(2, 40)
+        >>> torch.allclose(ISTFT(framing)(STFT(framing)(x), 40), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, framing: Framing) -> None:
+        super().__init__()
+        self.framing = framing
+
+    def forward(self, spectrum: Tensor, length: int) -> Tensor:
+        """The samples (..., length) of spectra (..., frames, bins, 2)."""
+        return istft(spectrum, self.framing, length)
+
+    def extra_repr(self) -> str:
+        """The options, for `print(model)`."""
+        return repr(self.framing)
 
 
 def _computable(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ transpose of the STFT.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sepfast.reference.framing import Framing
 from sepfast.reference.stft import magnitude, stft, stft_backward
@@ -66,6 +66,42 @@ def stft_magnitude_backward(
     """
     spectrum = stft(waveform, framing)
     levels = magnitude(spectrum)
-    slope = torch.where(levels > 0, power * levels ** (power - 2), 0)
+    safe = torch.where(levels > 0, levels, 1)
+    # As two factors: |X|^(p - 2) alone overflows where X is nearly silent.
+    slope = power * safe ** (power - 1) / safe
     weighted = grad * slope if scale is None else grad * scale * slope
     return stft_backward(weighted.unsqueeze(-1) * spectrum, framing, waveform.shape[-1])
+
+
+class STFTMagnitude(nn.Module):
+    """`stft_magnitude` as a layer.
+
+    Args:
+        framing: the framing.
+        power: exponent of the magnitude.
+
+    Example:
+        >>> import torch
+        >>> STFTMagnitude(Framing(16, 4))(torch.rand(2, 40)).shape
+        torch.Size([2, 10, 9])
+    """
+
+    def __init__(self, framing: Framing, power: float = 1.0) -> None:
+        super().__init__()
+        self.framing, self.power = framing, power
+
+    def forward(
+        self, waveform: Tensor, scale: Tensor | None = None, offset: Tensor | None = None
+    ) -> Tensor:
+        """Magnitudes (..., frames, bins) of samples (..., samples).
+
+        Args:
+            waveform: (..., samples).
+            scale: factor, broadcast against (..., frames, bins).
+            offset: summand, likewise.
+        """
+        return stft_magnitude(waveform, self.framing, power=self.power, scale=scale, offset=offset)
+
+    def extra_repr(self) -> str:
+        """The options, for `print(model)`."""
+        return f"{self.framing}, power={self.power}"

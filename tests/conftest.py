@@ -1,5 +1,7 @@
 """What several test files share: real music, and models with something to say."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,10 @@ import torch
 from sepfast import create_model
 from sepfast.data.audio import read
 from sepfast.reference import stft_magnitude
+
+# Without a GPU, kernels run in Triton's interpreter, which is chosen when Triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +43,22 @@ def stereo_model(mixture, stems):
     magnitudes = stft_magnitude(waves, model.framing).flatten(0, 1)
     model.set_statistics(magnitudes.amin(1), magnitudes.amax(1))
     return model.requires_grad_(False)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def kernel_device(request) -> str:
+    """Where kernels run: the CPU in the interpreter, or a GPU; a process has one of the two."""
+    return require_kernels(request.param)
+
+
+def require_kernels(device: str) -> str:
+    """The device; skips the test where kernels cannot run on it."""
+    pytest.importorskip("triton")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if (device == "cpu") != (os.environ.get("TRITON_INTERPRET") == "1"):
+        pytest.skip("kernels run in the interpreter or on a GPU, never both in one process")
+    return device
 
 
 def relative_error(out: torch.Tensor, true: torch.Tensor) -> float:

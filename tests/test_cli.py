@@ -18,7 +18,7 @@ from sepfast.data.audio import read
 from sepfast.evaluation.page import Picture, Section, Sound, Table, write_page
 
 RATE = 44100
-COMMANDS = ["demo", "separate", "train", "evaluate", "import", "models"]
+COMMANDS = ["demo", "separate", "train", "evaluate", "import", "models", "fuse-report"]
 
 
 def run(*arguments, cwd=None, **options) -> subprocess.CompletedProcess:
@@ -53,7 +53,8 @@ def _everything(folder: Path) -> set[str]:
 
 def test_import_needs_torch_and_numpy_alone():
     heavy = "soundfile soxr av museval stempeg scipy matplotlib h5py typer rich triton librosa"
-    check = f"import sys, sepfast; print([m for m in {heavy.split()} if m in sys.modules])"
+    use = "sepfast.fuse(sepfast.create_model('deepconvsep')).replaced"
+    check = f"import sys, sepfast; {use}; print([m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -70,6 +71,27 @@ def test_help_lists_the_commands_and_each_shows_an_example():
 
 def test_models_lists_sizes():
     assert "678,536" in run("models").stdout
+
+
+def test_fuse_report_lists_what_is_fused_and_what_is_not(model, tmp_path):
+    for given in ("deepconvsep-stereo", model):
+        done = run("fuse-report", given)
+        assert done.returncode == 0, done.stderr
+        for row in (["mask", "SoftMask", "yes", "soft_mask"], ["encoder", "ConvPair", "no"]):
+            assert any(all(cell in line for cell in row) for line in done.stdout.splitlines())
+        assert "1 replaced, 5 skipped" in done.stdout
+    assert "0 replaced, 0 skipped" in run("fuse-report", "denoiser").stdout
+    (tmp_path / "broken.safetensors").write_bytes(b"broken")
+    cases = [
+        ("demucs", "got 'demucs', takes a file"),
+        (tmp_path, "no such file"),
+        (tmp_path / "broken.safetensors", "is broken"),
+    ]
+    for bad, message in cases:
+        done = run("fuse-report", bad)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_separate_writes_stems_that_add_up(song, model, tmp_path):

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import typer
 
+from sepfast.cli.compile_check import compile_check
 from sepfast.cli.console import errors
 from sepfast.cli.demo import demo
 from sepfast.cli.evaluate import evaluate
+from sepfast.cli.fuse_report import fuse_report
 from sepfast.cli.importing import importing
 from sepfast.cli.models import models
 from sepfast.cli.separate import separate
@@ -22,6 +24,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "models": models,
+    "fuse-report": fuse_report,
+    "compile-check": compile_check,
 }
 
 

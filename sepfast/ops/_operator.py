@@ -8,6 +8,7 @@ and that one has no gradient: what is differentiated twice raises.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -112,15 +113,27 @@ def _type_obstacle(tensor: Tensor) -> str | None:
 
 
 def _same_place(name: str, args: tuple[Any, ...]) -> None:
-    """Refuse tensors of several devices or types."""
+    """Refuse tensors of several devices or types.
+
+    A tensor without axes may be of another type, as in PyTorch: a loss is float32 where its
+    inputs are not.
+    """
     first = args[0]
+    names = _argument_names(name)
     if not first.is_floating_point():
-        raise InputError(f"{name}: got a tensor of {first.dtype}, takes real floats")
-    for at, other in enumerate(args[1:], 2):
+        raise InputError(f"{name}: {names[0]} is {first.dtype}, takes real floats")
+    for argument, other in zip(names[1:], args[1:], strict=False):
         if not isinstance(other, Tensor):
             continue
-        if other.device != first.device or other.dtype != first.dtype:
+        same_type = other.dtype == first.dtype or (other.ndim == 0 and other.is_floating_point())
+        if other.device != first.device or not same_type:
             raise InputError(
-                f"{name}: argument {at} is {other.dtype} on {other.device}, takes "
-                f"{first.dtype} on {first.device} as the first one"
+                f"{name}: {argument} is {other.dtype} on {other.device}, takes "
+                f"{first.dtype} on {first.device} as {names[0]}"
             )
+
+
+@lru_cache(maxsize=256)
+def _argument_names(name: str) -> tuple[str, ...]:
+    schema = getattr(torch.ops.sepfast, name).default._schema
+    return tuple(argument.name for argument in schema.arguments)

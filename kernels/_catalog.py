@@ -1,0 +1,39 @@
+"""All kernels in all their shipped configurations, as the compile gate takes them."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sepfast.kernels.launch import Entry
+
+#: The modules of this folder that have a tuple KERNELS.
+_MODULES = ("soft_mask", "soft_mask_loss", "stft", "stft_magnitude", "masked_istft")
+
+
+def catalog() -> list[Entry]:
+    """Every kernel with its signature, in every set of constants and options that is shipped.
+
+    Imports Triton, and so decides whether this process interprets kernels or compiles them.
+
+    Returns:
+        Entries in the order of the modules, each kernel, constants and options once.
+
+    Raises:
+        ImportError: where Triton is not installed.
+
+    Example:
+        >>> from sepfast.kernels import catalog
+        >>> sorted({e.kernel for e in catalog()})[0]
+        'sepfast_soft_mask_backward'
+    """
+    modules = (import_module(f"sepfast.kernels.{name}") for name in _MODULES)
+    entries = (entry for m in modules for kernel in m.KERNELS for entry in kernel.entries())
+    return list({identity(e.kernel, e.constants, e.options): e for e in entries}.values())
+
+
+def identity(*parts: object) -> str:
+    """Names and mappings of plain values as one string, equal where they are equal."""
+    return json.dumps([dict(p) if hasattr(p, "keys") else p for p in parts], sort_keys=True)

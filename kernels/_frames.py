@@ -1,0 +1,105 @@
+"""Device code that every STFT kernel shares: frames out of a line of samples, and back into one.
+
+L samples, T frames of N samples, hop apart; frame t starts at line position t hop, and sample 0
+lies at line position `front`. Tiles are those of `dft.py`: (N1, R, N2) samples, (N1, R, K2) bins.
+
+Overlap-add without atomics and without storing frames: a program owns consecutive blocks of N
+line positions and walks along them. A frame that starts at position s of its block is held
+*rotated*, position m of the tile being line position m of the block for m >= s, and of the next
+block for m < s. So the frames of a block add up in registers in one layout, part to this block and
+part to the next one's start, and a block is written once, when no frame can reach it any more.
+Rotation costs nothing where a spectrum is only weighed by real numbers: samples are read rotated
+(the two blocks themselves, whichever the frame) and the rotation comes out again. A program
+repeats the block before its first one, for the ends of its frames.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from sepfast.kernels import launch
+
+
+@triton.jit
+def positions(R: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr):
+    """Sample n of each frame of a tile, (N1, 1, N2), and the frame, (1, R, 1)."""
+    n = tl.arange(0, N1)[:, None, None] * N2 + tl.arange(0, N2)[None, None, :]
+    return n, tl.arange(0, R)[None, :, None]
+
+
+@triton.jit
+def bins(N1: tl.constexpr, K2: tl.constexpr):
+    """Bin k of each element of a tile, (N1, 1, K2)."""
+    return tl.arange(0, N1)[:, None, None] + N1 * tl.arange(0, K2)[None, None, :]
+
+
+@triton.jit
+def frames_at(
+    line,
+    window,
+    start,
+    samples,
+    span,
+    valid,
+    hop,
+    R: tl.constexpr,
+    N1: tl.constexpr,
+    N2: tl.constexpr,
+):
+    """Windowed frames, (N1, R, N2), the first at sample `start`, which may lie before the line.
+
+    `valid` frames are read, the others are 0.
+    """
+    n, r = positions(R, N1, N2)
+    offset = r * hop + n
+    # Relative to `start`, so that the tile's arithmetic stays in 32 bits on lines of any length.
+    low = tl.maximum(-start, 0).to(tl.int32)
+    high = tl.minimum(samples - start, 2147483647).to(tl.int32)
+    inside = (n < span) & (r < valid) & (offset >= low) & (offset < high)
+    return tl.load(line + start + offset, inside, other=0) * tl.load(window + n)
+
+
+@triton.jit
+def line_block(line, start, samples, N1: tl.constexpr, N2: tl.constexpr):
+    """N samples from sample `start` on as a tile, (N1, 1, N2); 0 outside the line."""
+    n, _ = positions(1, N1, N2)
+    low = tl.maximum(-start, 0).to(tl.int32)
+    high = tl.maximum(tl.minimum(samples - start, N1 * N2), 0).to(tl.int32)
+    return tl.load(line + start + n, (n >= low) & (n < high), other=0)
+
+
+@triton.jit
+def rotated_window(window, shift, valid, R: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr):
+    """The window of each frame as it lies in a block, (N1, R, N2); 0 for frames not valid."""
+    n, _ = positions(R, N1, N2)
+    return tl.load(window + ((n - shift) & (N1 * N2 - 1)), valid, other=0)
+
+
+@triton.jit
+def rotated_frames(
+    here, behind, weights, shift, R: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr
+):
+    """Windowed frames, rotated, (N1, R, N2), out of two blocks (N1, 1, N2)."""
+    n, _ = positions(R, N1, N2)
+    # Not a product alone: what lies outside the window may be NaN.
+    return tl.where(weights == 0, 0, tl.where(n >= shift, here, behind) * weights)
+
+
+@triton.jit
+def before(first):
+    """Where a program begins that owns block `first`: one block earlier, if there is one."""
+    return tl.where(first > 0, -1, 0)
+
+
+@triton.jit
+def starting_frames(start, frames, hop, N: tl.constexpr):
+    """The first frame that starts in the block at line position `start`, and how many do."""
+    first = (start + hop - 1) // hop
+    stop = tl.minimum((start + N + hop - 1) // hop, frames)
+    return first, tl.maximum(stop - first, 0).to(tl.int32)
+
+
+def stretch_count(length: int, n_fft: int, blocks_each: int) -> int:
+    """Programs that walk along a line of `length` positions."""
+    return launch.blocks(launch.blocks(length, n_fft), blocks_each)

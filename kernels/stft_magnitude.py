@@ -1,0 +1,260 @@
+"""Magnitudes straight from samples, and their gradient, without a spectrum in memory.
+
+R rows, C of them a period of the scaling, L samples, T frames, N = n_fft, B = N / 2 + 1 bins; a
+the window times the framing's scale; X the STFT.
+
+    forward   Y[t, k] = |X[t, k]|^p scale[k] + offset[k]
+    backward  dX = G scale p |X|^(p - 1) X / |X|, 0 where X is 0;  dx = the STFT's transpose of dX
+
+A forward program has FRAMES frames. A backward one walks along BLOCKS blocks of N samples
+(`_frames.py`): it reads the samples once, transforms each frame, weighs its bins and transforms it
+back, all in registers. Bytes a row: forward 4 L (1 + B / hop), backward 4 L (2 + B / hop), and
+1 / BLOCKS of them again. Operations: those of `dft.py`, for each frame, twice in the backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sepfast.kernels import _frames, dft, launch
+from sepfast.kernels.precision import stft_precision
+
+
+@triton.jit
+def _magnitude(re, im, power, POWER: tl.constexpr):
+    """|X|^p, for p = 1, 2 or any."""
+    squared = re * re + im * im
+    if POWER == 1:
+        return tl.sqrt(squared)
+    if POWER == 2:
+        return squared
+    safe = tl.where(squared == 0, 1, squared)
+    return tl.where(squared == 0, 0, tl.exp2(0.5 * power * tl.log2(safe)))
+
+
+@triton.jit
+def _slope(re, im, power, POWER: tl.constexpr):
+    """p |X|^(p - 2), by which X is multiplied; 0 where X is 0."""
+    squared = re * re + im * im
+    safe = tl.where(squared == 0, 1, squared)
+    if POWER == 1:
+        slope = tl.rsqrt(safe)
+    elif POWER == 2:
+        slope = tl.full(squared.shape, 2, tl.float32)
+    else:
+        slope = power * tl.exp2((0.5 * power - 1) * tl.log2(safe))
+    return tl.where(squared == 0, 0, slope)
+
+
+@triton.jit
+def sepfast_stft_magnitude_forward(
+    x, window, table, scale, offset, out, samples, frames, hop, front, span, channels, power,
+    POWER: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr, FRAMES: tl.constexpr,
+    N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Samples (R, L) to magnitudes (R, T, B)."""
+    BINS: tl.constexpr = N1 * N2 // 2 + 1
+    per_row = tl.cdiv(frames, FRAMES)
+    row = (tl.program_id(0) // per_row).to(tl.int64)
+    first = (tl.program_id(0) % per_row) * FRAMES
+    start = first.to(tl.int64) * hop - front
+    left = frames - first
+    tile = _frames.frames_at(
+        x + row * samples, window, start, samples, span, left, hop, FRAMES, N1, N2
+    )
+    re, im, nyquist = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
+
+    k, r = _frames.bins(N1, K2), tl.arange(0, FRAMES)
+    inner = k < BINS - 1
+    levels = _magnitude(re, im, power, POWER)
+    last = _magnitude(nyquist, nyquist * 0, power, POWER)
+    per_bin = row % channels * BINS
+    if SCALE:
+        levels *= tl.load(scale + per_bin + k, inner, other=0)
+        last *= tl.load(scale + per_bin + BINS - 1)
+    if OFFSET:
+        levels += tl.load(offset + per_bin + k, inner, other=0)
+        last += tl.load(offset + per_bin + BINS - 1)
+    base = out + (row * frames + first) * BINS
+    frame = r[None, :, None]
+    tl.store(base + frame * BINS + k, levels, (frame < left) & inner)
+    tl.store(base + r * BINS + BINS - 1, last, r < left)
+
+
+@triton.jit
+def sepfast_stft_magnitude_backward(
+    grads, x, window, table, scale, out, samples, frames, hop, front, channels, power,
+    POWER: tl.constexpr, SCALE: tl.constexpr, FRAMES: tl.constexpr, BLOCKS: tl.constexpr,
+    N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of magnitudes (R, T, B) to those of samples (R, L)."""
+    N: tl.constexpr = N1 * N2
+    BINS: tl.constexpr = N // 2 + 1
+    all_blocks = tl.cdiv(front + samples, N)
+    per_row = tl.cdiv(all_blocks, BLOCKS)
+    row = (tl.program_id(0) // per_row).to(tl.int64)
+    first = (tl.program_id(0) % per_row).to(tl.int64) * BLOCKS
+    grads += row * frames * BINS
+    x += row * samples
+    out += row * samples
+    scale += row % channels * BINS
+
+    n, r = _frames.positions(FRAMES, N1, N2)
+    k, frame = _frames.bins(N1, K2), tl.arange(0, FRAMES)
+    begin_block = _frames.before(first)
+    behind = _frames.line_block(x, (first + begin_block) * N - front, samples, N1, N2)
+    line = tl.zeros((N1, 1, N2), tl.float32)
+    for block in range(begin_block, tl.minimum(all_blocks - first, BLOCKS)):
+        start = (first + block) * N
+        begin, count = _frames.starting_frames(start, frames, hop, N)
+        here = behind
+        behind = _frames.line_block(x, start + N - front, samples, N1, N2)
+        next_line = tl.zeros_like(line)
+        for done in range(0, count, FRAMES):
+            t, left = begin + done, count - done
+            shift = (t * hop - start).to(tl.int32) + r * hop  # (1, FRAMES, 1)
+            weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
+            tile = _frames.rotated_frames(here, behind, weights, shift, FRAMES, N1, N2)
+            re, im, nyquist = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
+            inner = (r < left) & (k < BINS - 1)
+            slope = _slope(re, im, power, POWER) * tl.load(
+                grads + t * BINS + r * BINS + k, inner, other=0
+            )
+            last = _slope(nyquist, nyquist * 0, power, POWER)
+            last *= tl.load(grads + t * BINS + frame * BINS + BINS - 1, frame < left, other=0)
+            if SCALE:
+                slope *= tl.load(scale + k, k < BINS - 1, other=0)
+                last *= tl.load(scale + BINS - 1)
+            y = dft.irdft(
+                re * slope, im * slope, nyquist * last, table, FRAMES, N1, N2, K2, PRECISION
+            )
+            y *= weights
+            line += tl.sum(tl.where(n >= shift, y, 0), axis=1, keep_dims=True)
+            next_line += tl.sum(tl.where(n >= shift, 0, y), axis=1, keep_dims=True)
+        sample = start - front + n
+        tl.store(out + sample, line, (sample >= 0) & (sample < samples) & (block >= 0))
+        line = next_line
+
+
+def _variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
+    for power, scale, offset in (
+        (1, False, False),
+        (1, True, True),
+        (2, True, False),
+        (0, True, True),
+    ):
+        constants = {"POWER": power, "SCALE": scale, "OFFSET": offset}
+        yield {**constants, **dft.constants(n_fft), "PRECISION": precision}
+
+
+def _backward_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
+    for power, scale in ((1, False), (1, True), (2, True), (0, True)):
+        yield {"POWER": power, "SCALE": scale, **dft.constants(n_fft), "PRECISION": precision}
+
+
+def _signature(pointers: str, numbers: str) -> dict[str, str]:
+    types = {**dict.fromkeys(pointers.split(), "*fp32"), **dict.fromkeys(numbers.split(), "i32")}
+    return {**types, "power": "fp32"}
+
+
+FORWARD = launch.Kernel(
+    sepfast_stft_magnitude_forward,
+    _signature("x window table scale offset out", "samples frames hop front span channels"),
+    _variants,
+    dots=True,
+)
+BACKWARD = launch.Kernel(
+    sepfast_stft_magnitude_backward,
+    _signature("grads x window table scale out", "samples frames hop front channels"),
+    _backward_variants,
+    dots=True,
+)
+KERNELS = (FORWARD, BACKWARD)
+
+
+class Levels(NamedTuple):
+    """What is done with |X|.
+
+    Attributes:
+        power: its exponent.
+        scale: (C, B), or None for 1; rows r, r + C ... take row r % C.
+        offset: likewise, or None for 0.
+    """
+
+    power: float
+    scale: Tensor | None
+    offset: Tensor | None
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What of it the kernels are compiled for."""
+        power = int(self.power) if self.power in (1, 2) else 0
+        return {"POWER": power, "SCALE": self.scale is not None}
+
+    @property
+    def channels(self) -> int:
+        """C, 1 where nothing depends on it."""
+        rows = [part.shape[0] for part in (self.scale, self.offset) if part is not None]
+        return max(rows, default=1)
+
+
+def forward(
+    x: Tensor, window: Tensor, hop: int, front: int, frames: int, span: int, levels: Levels
+) -> Tensor:
+    """Magnitudes of every row.
+
+    Args:
+        x: (R, L), float32, contiguous.
+        window: (N,), the window times the scale, 0 behind its span.
+        hop, front, frames, span: the framing.
+        levels: what is done with |X|.
+
+    Returns:
+        (R, T, B).
+    """
+    n_fft = window.shape[0]
+    out = launch.empty((x.shape[0], frames, n_fft // 2 + 1), x)
+    precision = stft_precision(x.device)
+    config = FORWARD.config(x.device, n_fft=n_fft, precision=precision)
+    scale, offset = (window if part is None else part for part in levels[1:])
+    FORWARD.launch(
+        x.shape[0] * launch.blocks(frames, config["FRAMES"]),
+        x, window, dft.tables(n_fft, x.device), scale, offset, out,
+        x.shape[1], frames, hop, front, span, levels.channels, levels.power,
+        config=config, **levels.constants, OFFSET=levels.offset is not None,
+        **dft.constants(n_fft), PRECISION=precision,
+    )  # fmt: skip
+    return out
+
+
+def backward(
+    grad: Tensor, x: Tensor, window: Tensor, hop: int, front: int, levels: Levels
+) -> Tensor:
+    """The gradient of `forward` with respect to the samples.
+
+    Args:
+        grad: (R, T, B), float32, contiguous.
+        x: (R, L), likewise.
+        window, hop, front, levels: as in `forward`.
+
+    Returns:
+        (R, L).
+    """
+    n_fft = window.shape[0]
+    rows, samples = x.shape
+    out = launch.empty((rows, samples), x)
+    precision = stft_precision(x.device)
+    config = BACKWARD.config(x.device, n_fft=n_fft, precision=precision)
+    scale = window if levels.scale is None else levels.scale
+    BACKWARD.launch(
+        rows * _frames.stretch_count(front + samples, n_fft, config["BLOCKS"]) if samples else 0,
+        grad, x, window, dft.tables(n_fft, x.device), scale, out,
+        samples, grad.shape[1], hop, front, levels.channels, levels.power,
+        config=config, **levels.constants, **dft.constants(n_fft), PRECISION=precision,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,189 @@
+"""The operators `stft` and `istft`; each one's gradient is the other, transposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepfast import reference
+from sepfast.errors import InputError
+from sepfast.ops._framing import check_bins, check_line, framing_obstacle, rows, scaled_window
+from sepfast.ops._operator import define, differentiate, once
+from sepfast.reference import Framing
+from sepfast.reference.overlap_add import squared_window_sum
+
+
+def stft(waveform: Tensor, framing: Framing) -> Tensor:
+    """The spectrum of every frame.
+
+    Args:
+        waveform: (..., samples), any float type.
+        framing: window, hop, padding and scale.
+
+    Returns:
+        (..., frames, bins, 2), real and imaginary part last, in the type of `waveform`.
+
+    Raises:
+        InputError: for a tensor without samples' axis, or complex.
+
+    Example:
+        >>> import torch, sepfast
+        >>> sepfast.ops.stft(torch.randn(2, 1000), sepfast.reference.Framing(256, 64)).shape
+        torch.Size([2, 16, 129, 2])
+    """
+    return _stft(waveform, framing.to_text())
+
+
+def istft(spectrum: Tensor, framing: Framing, length: int) -> Tensor:
+    """The samples whose frames are nearest to a spectrum.
+
+    Args:
+        spectrum: (..., frames, bins, 2).
+        framing: the framing of the spectrum.
+        length: samples to return; the tail that no frame reaches is 0.
+
+    Returns:
+        (..., length) in the type of `spectrum`.
+
+    Raises:
+        InputError: for a window and hop that cannot be inverted, or a wrong number of bins.
+    """
+    return _istft(spectrum, framing.to_text(), length)
+
+
+def normalised(grad: Tensor, framing: Framing, frames: int) -> Tensor:
+    """Gradients (..., samples) divided as the inverse's samples are; 0 where no frame reaches."""
+    samples, front = grad.shape[-1], framing.front
+    line = grad.new_zeros(front + samples)
+    covered = min(framing.covered(frames), front + samples)
+    if covered > 0:
+        window = framing.window_on(grad) * framing.scale
+        line[:covered] = 1 / squared_window_sum(window, frames, framing.hop)[:covered]
+    return grad * line[front:]
+
+
+def _parse(text: str) -> Framing:
+    return Framing.from_text(text)
+
+
+def _check_stft(waveform: Tensor, framing: str) -> None:
+    check_line("waveform", waveform)
+
+
+def _check_stft_backward(grad: Tensor, framing: str, samples: int) -> None:
+    check_bins("grad", grad, _parse(framing), complex_axis=True)
+
+
+def _check_istft(spectrum: Tensor, framing: str, length: int) -> None:
+    check_bins("spectrum", spectrum, _parse(framing), complex_axis=True)
+    _parse(framing).check_invertible()
+    if length < 0:
+        raise InputError(f"length: got {length}, takes 0 or more")
+
+
+def _check_istft_backward(grad: Tensor, framing: str, frames: int) -> None:
+    check_line("grad", grad)
+
+
+def _stft_kernel(waveform: Tensor, text: str) -> Tensor:
+    from sepfast.kernels import stft as kernels
+
+    f = _parse(text)
+    frames = f.frames(waveform.shape[-1])
+    window = scaled_window(f, waveform.device)
+    out = kernels.forward(rows(waveform, 1), window, f.hop, f.front, frames, f.span, 1.0, 1.0)
+    return out.view(*waveform.shape[:-1], *out.shape[1:]).to(waveform.dtype)
+
+
+def _stft_backward_kernel(grad: Tensor, text: str, samples: int) -> Tensor:
+    from sepfast.kernels import stft as kernels
+
+    f = _parse(text)
+    window = scaled_window(f, grad.device)
+    out = kernels.inverse(rows(grad, 3), window, f.hop, f.front, samples, 1.0, 1.0, False)
+    return out.view(*grad.shape[:-3], samples).to(grad.dtype)
+
+
+def _istft_kernel(spectrum: Tensor, text: str, length: int) -> Tensor:
+    from sepfast.kernels import stft as kernels
+
+    f = _parse(text)
+    window, n = scaled_window(f, spectrum.device), f.n_fft
+    out = kernels.inverse(rows(spectrum, 3), window, f.hop, f.front, length, 2 / n, 1 / n, True)
+    return out.view(*spectrum.shape[:-3], length).to(spectrum.dtype)
+
+
+def _istft_backward_kernel(grad: Tensor, text: str, frames: int) -> Tensor:
+    from sepfast.kernels import stft as kernels
+
+    f = _parse(text)
+    window, n = scaled_window(f, grad.device), f.n_fft
+    line = normalised(rows(grad, 1), f, frames)
+    out = kernels.forward(line, window, f.hop, f.front, frames, f.span, 2 / n, 1 / n)
+    return out.view(*grad.shape[:-1], *out.shape[1:]).to(grad.dtype)
+
+
+def _obstacle(tensor: Tensor, text: str, *rest: int) -> str | None:
+    return framing_obstacle(_parse(text))
+
+
+def _spectrum_like(tensor: Tensor, text: str, frames: int | torch.SymInt) -> Tensor:
+    return tensor.new_empty(*tensor.shape[:-1], frames, _parse(text).bins, 2)
+
+
+def _save_stft(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    waveform, ctx.framing = inputs
+    ctx.samples = waveform.shape[-1]
+
+
+def _grad_stft(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return stft_backward(grad, ctx.framing, ctx.samples), None
+
+
+def _save_istft(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    spectrum, ctx.framing, _ = inputs
+    ctx.frames = spectrum.shape[-3]
+
+
+def _grad_istft(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return istft_backward(grad, ctx.framing, ctx.frames), None, None
+
+
+_stft = define(
+    "stft(Tensor waveform, str framing) -> Tensor",
+    reference=lambda waveform, text: reference.stft(waveform, _parse(text)),
+    kernel=_stft_kernel,
+    fake=lambda x, text: _spectrum_like(x, text, _parse(text).frames(x.shape[-1])),
+    check=_check_stft,
+    obstacle=_obstacle,
+)
+stft_backward = define(
+    "stft_backward(Tensor grad, str framing, SymInt samples) -> Tensor",
+    reference=lambda grad, text, samples: reference.stft_backward(grad, _parse(text), samples),
+    kernel=_stft_backward_kernel,
+    fake=lambda grad, text, samples: grad.new_empty(*grad.shape[:-3], samples),
+    check=_check_stft_backward,
+    obstacle=_obstacle,
+)
+_istft = define(
+    "istft(Tensor spectrum, str framing, SymInt length) -> Tensor",
+    reference=lambda spectrum, text, length: reference.istft(spectrum, _parse(text), length),
+    kernel=_istft_kernel,
+    fake=lambda spectrum, text, length: spectrum.new_empty(*spectrum.shape[:-3], length),
+    check=_check_istft,
+    obstacle=_obstacle,
+)
+istft_backward = define(
+    "istft_backward(Tensor grad, str framing, SymInt frames) -> Tensor",
+    reference=lambda grad, text, frames: reference.istft_backward(grad, _parse(text), frames),
+    kernel=_istft_backward_kernel,
+    fake=_spectrum_like,
+    check=_check_istft_backward,
+    obstacle=_obstacle,
+)
+differentiate("stft", _grad_stft, _save_stft)
+differentiate("istft", _grad_istft, _save_istft)
+once("stft_backward")
+once("istft_backward")
