@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -36,4 +37,4 @@ def catalog() -> list[Entry]:
 
 def identity(*parts: object) -> str:
     """Names and mappings of plain values as one string, equal where they are equal."""
-    return json.dumps([dict(p) if hasattr(p, "keys") else p for p in parts], sort_keys=True)
+    return json.dumps([dict(p) if isinstance(p, Mapping) else p for p in parts], sort_keys=True)

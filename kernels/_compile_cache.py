@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The oldest results beyond this many are dropped.
 _KEPT = 20_000
+#: New results after which what is new is written, should the run be killed.
+_WRITTEN = 50
 
 
 def cache_path() -> Path:
@@ -31,7 +33,7 @@ def cache_path() -> Path:
 
 
 class Cache:
-    """Key -> result as a mapping, read once and written once."""
+    """Key -> result as a mapping, read once; written in between for those who cannot wait."""
 
     def __init__(self, results: dict[str, dict[str, Any]]) -> None:
         self.results = results
@@ -74,6 +76,8 @@ class Cache:
         """Keep a result; errors are not kept, as they may be the machine's."""
         if not result.error:
             self.fresh[key] = asdict(result)
+            if len(self.fresh) % _WRITTEN == 0:
+                self.write()
 
     def write(self) -> None:
         """Write what is new beside what others wrote meanwhile, where the folder allows it."""

@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from sepfast.kernels.compile_result import Result
 
 
-def run(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Result]]:
-    """Compile jobs, in any order; those that crash the compiler get that as their error."""
+def run(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Result], None, None]:
+    """Compile jobs, in any order; those that crash the compiler get that as their error.
+
+    Closing it ends what is being compiled.
+    """
     if not jobs:
         return
     # Triton keeps what it compiles on disk; here it would only pile up.
@@ -59,14 +63,26 @@ def _alone(job: Job, folder: str) -> Result:
         return job.result(error="the compiler crashed")
 
 
-def _pool(workers: int, folder: str) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(workers: int, folder: str) -> Iterator[ProcessPoolExecutor]:
     # Not forked: the parent may have threads, and Triton be imported there.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, _start, (folder,))
+    pool = ProcessPoolExecutor(workers, context, _start, (folder,))
+    try:
+        yield pool
+    except BaseException:
+        # Left alone, they would finish what they compile, and a second Ctrl-C meanwhile would
+        # leave this process waiting for them for ever.
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def _start(folder: str) -> None:
     """Runs in each worker before it imports Triton, which reads these then."""
     os.environ.pop("TRITON_INTERPRET", None)
     os.environ["TRITON_CACHE_DIR"] = folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    # Ctrl-C ends a worker at once and without a page of traceback; the parent speaks for all.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,16 +1,19 @@
 """Device code that every STFT kernel shares: frames out of a line of samples, and back into one.
 
 L samples, T frames of N samples, hop apart; frame t starts at line position t hop, and sample 0
-lies at line position `front`. Tiles are those of `dft.py`: (N1, R, N2) samples, (N1, R, K2) bins.
+lies at line position `front`. Tiles are those of `dft.py`: (R, N2, N1) samples, (R, N1, K2) bins.
 
 Overlap-add without atomics and without storing frames: a program owns consecutive blocks of N
 line positions and walks along them. A frame that starts at position s of its block is held
 *rotated*, position m of the tile being line position m of the block for m >= s, and of the next
 block for m < s. So the frames of a block add up in registers in one layout, part to this block and
 part to the next one's start, and a block is written once, when no frame can reach it any more.
-Rotation costs nothing where a spectrum is only weighed by real numbers: samples are read rotated
-(the two blocks themselves, whichever the frame) and the rotation comes out again. A program
-repeats the block before its first one, for the ends of its frames.
+Rotation costs nothing where a spectrum is only weighed by real numbers: samples are read rotated,
+and the rotation comes out again. A program repeats the block before its first one, for the ends of
+its frames.
+
+The loops say `disable_licm`: what they would keep in registers from frame to frame (tables,
+offsets) is more than there are.
 """
 
 from __future__ import annotations
@@ -23,15 +26,15 @@ from sepfast.kernels import launch
 
 @triton.jit
 def positions(R: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr):
-    """Sample n of each frame of a tile, (N1, 1, N2), and the frame, (1, R, 1)."""
-    n = tl.arange(0, N1)[:, None, None] * N2 + tl.arange(0, N2)[None, None, :]
-    return n, tl.arange(0, R)[None, :, None]
+    """Sample n of each frame of a tile, (1, N2, N1), and the frame, (R, 1, 1)."""
+    n = tl.arange(0, N2)[None, :, None] + N2 * tl.arange(0, N1)[None, None, :]
+    return n, tl.arange(0, R)[:, None, None]
 
 
 @triton.jit
 def bins(N1: tl.constexpr, K2: tl.constexpr):
-    """Bin k of each element of a tile, (N1, 1, K2)."""
-    return tl.arange(0, N1)[:, None, None] + N1 * tl.arange(0, K2)[None, None, :]
+    """Bin k of each element of a tile, (1, N1, K2)."""
+    return tl.arange(0, N1)[None, :, None] + N1 * tl.arange(0, K2)[None, None, :]
 
 
 @triton.jit
@@ -47,7 +50,7 @@ def frames_at(
     N1: tl.constexpr,
     N2: tl.constexpr,
 ):
-    """Windowed frames, (N1, R, N2), the first at sample `start`, which may lie before the line.
+    """Windowed frames, (R, N2, N1), the first at sample `start`, which may lie before the line.
 
     `valid` frames are read, the others are 0.
     """
@@ -61,29 +64,31 @@ def frames_at(
 
 
 @triton.jit
-def line_block(line, start, samples, N1: tl.constexpr, N2: tl.constexpr):
-    """N samples from sample `start` on as a tile, (N1, 1, N2); 0 outside the line."""
-    n, _ = positions(1, N1, N2)
-    low = tl.maximum(-start, 0).to(tl.int32)
-    high = tl.maximum(tl.minimum(samples - start, N1 * N2), 0).to(tl.int32)
-    return tl.load(line + start + n, (n >= low) & (n < high), other=0)
+def inside_line(start, samples, n, N: tl.constexpr):
+    """Which of the positions n = 0 ... N - 1 behind sample `start` lie in the line, in 32 bits."""
+    low = tl.minimum(tl.maximum(-start, 0), N).to(tl.int32)
+    high = tl.maximum(tl.minimum(samples - start, N), 0).to(tl.int32)
+    return (n >= low) & (n < high)
 
 
 @triton.jit
 def rotated_window(window, shift, valid, R: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr):
-    """The window of each frame as it lies in a block, (N1, R, N2); 0 for frames not valid."""
+    """The window of each frame as it lies in a block, (R, N2, N1); 0 for frames not valid."""
     n, _ = positions(R, N1, N2)
     return tl.load(window + ((n - shift) & (N1 * N2 - 1)), valid, other=0)
 
 
 @triton.jit
 def rotated_frames(
-    here, behind, weights, shift, R: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr
+    line, window, start, samples, shift, valid, R: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr
 ):
-    """Windowed frames, rotated, (N1, R, N2), out of two blocks (N1, 1, N2)."""
+    """Windowed frames, rotated, (R, N2, N1), of the block at sample `start` and the next one."""
     n, _ = positions(R, N1, N2)
+    offset = n + tl.where(n < shift, N1 * N2, 0)
+    weights = rotated_window(window, shift, valid, R, N1, N2)
     # Not a product alone: what lies outside the window may be NaN.
-    return tl.where(weights == 0, 0, tl.where(n >= shift, here, behind) * weights)
+    seen = inside_line(start, samples, offset, 2 * N1 * N2) & (weights != 0)
+    return tl.load(line + start + offset, seen, other=0) * weights
 
 
 @triton.jit

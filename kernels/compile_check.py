@@ -12,6 +12,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -100,17 +101,18 @@ def check(
             "without TRITON_INTERPRET"
         )
     cache = Cache.read() if cached else Cache({})
-    pairs = [(e, target) for e in entries for target in on if target.takes(e.constants)]
+    pairs = [(e, target) for e in entries for target in on if target.takes(e.constants, e.device)]
     jobs = {cache.key(entry, target.name): Job.of(entry, target) for entry, target in pairs}
     results = {key: found for key in jobs if (found := cache.get(key)) is not None}
     keys = {id(job): key for key, job in jobs.items() if key not in results}
     progress(len(results), len(jobs))
     try:
         todo = [jobs[key] for key in keys.values()]
-        for job, result in _compile_pool.run(todo, workers or cores()):
-            results[keys[id(job)]] = result
-            cache.put(keys[id(job)], result)
-            progress(len(results), len(jobs))
+        with closing(_compile_pool.run(todo, workers or cores())) as stream:
+            for job, result in stream:
+                results[keys[id(job)]] = result
+                cache.put(keys[id(job)], result)
+                progress(len(results), len(jobs))
     finally:
         cache.write()
     return sorted(results.values(), key=Result.order)

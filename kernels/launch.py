@@ -24,6 +24,7 @@ class Entry:
         constants: compile-time argument -> value, of which "PRECISION" limits the targets.
         options: num_warps and num_stages.
         dots: whether it multiplies matrices, and tensor-core instructions are expected.
+        device: the target that it is shipped for, or "any".
     """
 
     kernel: str
@@ -32,6 +33,7 @@ class Entry:
     constants: Mapping[str, Any]
     options: Mapping[str, int]
     dots: bool
+    device: str = "any"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Kernel:
 
     def entries(self) -> Iterator[Entry]:
         """Every variant in every configuration that is shipped for it."""
-        for key, config in shipped(self.name):
+        for device, key, config in shipped(self.name):
             options = {k: v for k, v in config.items() if k in ("num_warps", "num_stages")}
             blocks = {k: v for k, v in config.items() if k not in options}
             for variant in self.variants(**key):
@@ -80,6 +82,7 @@ class Kernel:
                     {**variant, **blocks},
                     options,
                     self.dots,
+                    device,
                 )
 
 

@@ -71,7 +71,7 @@ def _unit(re, im, zero_re, zero_im):
 
 @triton.jit
 def sepfast_masked_istft_forward(
-    shares, x, window, table, gain, floor, base, out,
+    shares, x, window, norm, table, gain, floor, base, out,
     sources, channels, samples, frames, hop, front,
     LEVELS: tl.constexpr, SOURCES: tl.constexpr, FRAMES: tl.constexpr, BLOCKS: tl.constexpr,
     N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
@@ -95,30 +95,33 @@ def sepfast_masked_istft_forward(
     n, r = _frames.positions(FRAMES, N1, N2)
     k = _frames.bins(N1, K2)
     s = tl.arange(0, SOURCES)
+    flat = tl.arange(0, FRAMES)
     inner = k < BINS - 1
     known = s < sources - source
-    s_at = s[None, None, :, None].to(tl.int64)  # (1, 1, SOURCES, 1)
-    k_at, r_at = k[:, :, None, :], r[:, :, None, :]
-    flat = tl.arange(0, FRAMES)
-    last_frame, last_source = flat[:, None], s[None, :].to(tl.int64)  # of (FRAMES, SOURCES)
+    # Of tiles (FRAMES, SOURCES, N1, K2), and of their Nyquist bins (FRAMES, SOURCES).
+    per_share = s * (channels * frames * BINS)
+    per_level = s * (channels * BINS)
+    share_at = per_share[None, :, None, None] + (r * BINS + k)[:, None, :, :]
+    level_at = per_level[None, :, None, None] + k[:, None, :, :]
+    last_at = per_share[None, :] + flat[:, None] * BINS + BINS - 1
+    wanted = inner[:, None, :, :] & known[None, :, None, None]
 
     begin_block = _frames.before(first)
-    behind = _frames.line_block(x, (first + begin_block) * N - front, samples, N1, N2)
-    line = tl.zeros((N1, SOURCES, N2), tl.float32)
-    norm = tl.zeros((N1, 1, N2), tl.float32)
-    for block in range(begin_block, tl.minimum(all_blocks - first, BLOCKS)):
+    line = tl.zeros((SOURCES, N2, N1), tl.float32)
+    for block in tl.range(begin_block, tl.minimum(all_blocks - first, BLOCKS), disable_licm=True):
         start = (first + block) * N
         begin, count = _frames.starting_frames(start, frames, hop, N)
-        here = behind
-        behind = _frames.line_block(x, start + N - front, samples, N1, N2)
-        next_line, next_norm = tl.zeros_like(line), tl.zeros_like(norm)
-        for done in range(0, count, FRAMES):
+        next_line = tl.zeros_like(line)
+        for done in tl.range(0, count, FRAMES, disable_licm=True):
             t, left = begin + done, count - done
             late = (t * hop - start).to(tl.int32)
-            shift = late + r * hop  # (1, FRAMES, 1)
-            weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
-            tile = _frames.rotated_frames(here, behind, weights, shift, FRAMES, N1, N2)
-            re, im, nyquist = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
+            shift = late + r * hop  # (FRAMES, 1, 1)
+            tile = _frames.rotated_frames(
+                x, window, start - front, samples, shift, r < left, FRAMES, N1, N2
+            )
+            re, im, nyquist = dft.rdft(
+                tile, table, dft.again(table, done), FRAMES, N1, N2, K2, PRECISION
+            )
             nyquist_im, loud, last_loud = nyquist, re, nyquist
             if LEVELS == 2:
                 cos, sin = dft.delay(table, k, shift, N1, N2, K2)
@@ -126,55 +129,46 @@ def sepfast_masked_istft_forward(
                 turn = (1 - 2 * ((late + flat * hop) & 1)).to(tl.float32)
                 nyquist, nyquist_im, last_loud = _unit(nyquist, nyquist * 0, turn, turn * 0)
 
-            wanted = (r_at < left) & inner[:, :, None, :] & known[None, None, :, None]
-            at = s_at * channels * frames * BINS + (t * BINS + r_at * BINS + k_at)
-            share = tl.load(shares + at, wanted, other=0)  # (N1, FRAMES, SOURCES, K2)
-            last_wanted = (last_frame < left) & known[None, :]
-            last_at = last_source * channels * frames * BINS + (t + last_frame) * BINS + BINS - 1
-            last = tl.load(shares + last_at, last_wanted, other=0)  # (FRAMES, SOURCES)
-            # (1 or N1, 1, SOURCES, 1 or K2), and the Nyquist bin's (1, SOURCES)
-            gains, floors, bases = 1.0, 0.0, 0.0
-            last_gain, last_floor, last_base = 1.0, 0.0, 0.0
+            of_frame = shares + t * BINS
+            share = tl.load(of_frame + share_at, wanted & (r < left)[:, None, :, :], other=0)
+            last_wanted = (flat < left)[:, None] & known[None, :]
+            last = tl.load(of_frame + last_at, last_wanted, other=0)
+            gains, floors, bases = 1.0, 0.0, 0.0  # of (1, SOURCES, N1, K2)
+            last_gain, last_floor, last_base = 1.0, 0.0, 0.0  # of (1, SOURCES)
             if LEVELS >= 1:
-                per_bin = inner[:, :, None, :] & known[None, None, :, None]
-                level_at, end = (
-                    s_at * channels * BINS + k_at,
-                    last_source * channels * BINS + BINS - 1,
-                )
-                gains = tl.load(gain + level_at, per_bin, other=0)
+                end = (per_level + BINS - 1)[None, :]
+                gains = tl.load(gain + level_at, wanted, other=0)
                 last_gain = tl.load(gain + end, known[None, :], other=0)
                 if LEVELS == 2:
-                    bases = tl.load(base + level_at, per_bin, other=0)
+                    bases = tl.load(base + level_at, wanted, other=0)
                     last_base = tl.load(base + end, known[None, :], other=0)
-                    floors = tl.load(floor + k, inner, other=0)[:, :, None, :]
+                    floors = tl.load(floor + k, inner, other=0)[:, None, :, :]
                     last_floor = tl.load(floor + BINS - 1)
             s_re, s_im = _weigh(
-                share, re[:, :, None, :], im[:, :, None, :], loud[:, :, None, :],
+                share, re[:, None, :, :], im[:, None, :, :], loud[:, None, :, :],
                 gains, floors, bases, LEVELS,
             )  # fmt: skip
             last, _ = _weigh(
                 last, nyquist[:, None], nyquist_im[:, None], last_loud[:, None],
                 last_gain, last_floor, last_base, LEVELS,
             )  # fmt: skip
-            weight = tl.where(k == 0, 1 / N, tl.where(inner & (r < left), 2 / N, 0))[:, :, None, :]
+            weight = tl.where(k == 0, 1 / N, tl.where(inner & (r < left), 2 / N, 0))[:, None, :, :]
             y = dft.irdft(
-                tl.reshape(s_re * weight, (N1, COLUMNS, K2)),
-                tl.reshape(s_im * weight, (N1, COLUMNS, K2)),
+                tl.reshape(s_re * weight, (COLUMNS, N1, K2)),
+                tl.reshape(s_im * weight, (COLUMNS, N1, K2)),
                 tl.reshape(last * (1 / N), (COLUMNS,)),
-                table, COLUMNS, N1, N2, K2, PRECISION,
+                table, dft.again(table, done), COLUMNS, N1, N2, K2, PRECISION,
             )  # fmt: skip
-            y = tl.reshape(y, (N1, FRAMES, SOURCES, N2)) * weights[:, :, None, :]
-            early = n >= shift  # (N1, FRAMES, N2)
-            line += tl.sum(tl.where(early[:, :, None, :], y, 0), axis=1)
-            next_line += tl.sum(tl.where(early[:, :, None, :], 0, y), axis=1)
-            weights *= weights
-            norm += tl.sum(tl.where(early, weights, 0), axis=1, keep_dims=True)
-            next_norm += tl.sum(tl.where(early, 0, weights), axis=1, keep_dims=True)
-        sample = start - front + n  # (N1, 1, N2)
-        owned = (sample >= 0) & (sample < samples) & (block >= 0) & known[None, :, None]
-        to = s[None, :, None].to(tl.int64) * channels * samples + sample
-        tl.store(out + to, line / tl.where(norm == 0, 1, norm), owned)
-        line, norm = next_line, next_norm
+            weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
+            y = tl.reshape(y, (FRAMES, SOURCES, N2, N1)) * weights[:, None, :, :]
+            early = n >= shift  # (FRAMES, N2, N1)
+            line += tl.sum(tl.where(early[:, None, :, :], y, 0), axis=0)
+            next_line += tl.sum(tl.where(early[:, None, :, :], 0, y), axis=0)
+        owned = _frames.inside_line(start - front, samples, n, N) & (block >= 0)
+        line *= tl.load(norm + (start - front) + n, owned, other=0)
+        to = s[:, None, None] * (channels * samples) + n  # (SOURCES, N2, N1)
+        tl.store(out + (start - front) + to, line, owned & known[:, None, None])
+        line = next_line
 
 
 @triton.jit
@@ -192,22 +186,24 @@ def sepfast_masked_istft_backward(
     start, left = first * hop - front, (frames - first).to(tl.int32)
     x += (batch * channels + channel) * samples
     tile = _frames.frames_at(x, window, start, samples, span, left, hop, FRAMES, N1, N2)
-    re, im, nyquist = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
+    re, im, nyquist = dft.rdft(tile, table, table, FRAMES, N1, N2, K2, PRECISION)
     nyquist_im, loud, last_loud = nyquist * 0, re, nyquist
     if LEVELS == 2:
         re, im, loud = _unit(re, im, 1.0, 0.0)
         nyquist, nyquist_im, last_loud = _unit(nyquist, nyquist_im, 1.0, 0.0)
 
     k, r = _frames.bins(N1, K2), tl.arange(0, FRAMES)
-    frame, inner = r[None, :, None], k < BINS - 1
+    frame, inner = r[:, None, None], k < BINS - 1
     weight = tl.where(k == 0, 1 / N, 2 / N)
-    for s in range(0, tl.minimum(sources - source, SOURCES)):
+    for s in tl.range(0, tl.minimum(sources - source, SOURCES), disable_licm=True):
         plane = (batch * sources + source + s) * channels + channel
         level = ((source + s) * channels + channel) * BINS
         tile = _frames.frames_at(
             grads + plane * samples, window, start, samples, span, left, hop, FRAMES, N1, N2
         )
-        h_re, h_im, h_last = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
+        h_re, h_im, h_last = dft.rdft(
+            tile, table, dft.again(table, s), FRAMES, N1, N2, K2, PRECISION
+        )
         gains, floors, last_gain, last_floor = 1.0, 0.0, 1.0, 0.0
         if LEVELS >= 1:
             gains = tl.load(gain + level + k, inner, other=0)
@@ -224,19 +220,12 @@ def sepfast_masked_istft_backward(
         tl.store(base + r * BINS + BINS - 1, last * (1 / N), r < left)
 
 
-def _forward_variants(n_fft: int, precision: str, sources: int) -> Iterator[dict[str, Any]]:
-    for levels in (0, 1, 2):
-        yield {
-            "LEVELS": levels,
-            "SOURCES": sources,
-            **dft.constants(n_fft),
-            "PRECISION": precision,
-        }
+#: The third word of a configuration's key -> LEVELS.
+_LEVELS = {"none": 0, "gain": 1, "floor": 2}
 
 
-def _backward_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
-    for levels in (0, 1, 2):
-        yield {"LEVELS": levels, **dft.constants(n_fft), "PRECISION": precision}
+def _variants(n_fft: int, precision: str, levels: str) -> Iterator[dict[str, Any]]:
+    yield {"LEVELS": _LEVELS[levels], **dft.constants(n_fft), "PRECISION": precision}
 
 
 def _signature(pointers: str, numbers: str) -> dict[str, str]:
@@ -246,9 +235,10 @@ def _signature(pointers: str, numbers: str) -> dict[str, str]:
 FORWARD = launch.Kernel(
     sepfast_masked_istft_forward,
     _signature(
-        "shares x window table gain floor base out", "sources channels samples frames hop front"
+        "shares x window norm table gain floor base out",
+        "sources channels samples frames hop front",
     ),
-    _forward_variants,
+    _variants,
     dots=True,
 )
 BACKWARD = launch.Kernel(
@@ -256,7 +246,7 @@ BACKWARD = launch.Kernel(
     _signature(
         "grads x window table gain floor out", "sources channels samples frames hop front span"
     ),
-    _backward_variants,
+    _variants,
     dots=True,
 )
 KERNELS = (FORWARD, BACKWARD)
@@ -276,13 +266,19 @@ class Levels(NamedTuple):
     base: Tensor | None = None
 
     @property
-    def kind(self) -> int:
-        """0 for none, 1 for a gain alone, 2 for all three."""
-        return 0 if self.gain is None else 1 if self.floor is None else 2
+    def kind(self) -> str:
+        """What configurations are shipped for: "none", "gain" alone, or "floor" for all three."""
+        return "none" if self.gain is None else "gain" if self.floor is None else "floor"
 
 
 def forward(
-    shares: Tensor, x: Tensor, window: Tensor, hop: int, front: int, levels: Levels
+    shares: Tensor,
+    x: Tensor,
+    window: Tensor,
+    norm: Tensor,
+    hop: int,
+    front: int,
+    levels: Levels,
 ) -> Tensor:
     """Samples of the sources.
 
@@ -290,6 +286,7 @@ def forward(
         shares: (Z, S, C, T, B), float32, contiguous.
         x: (Z, C, L), likewise, the mixture.
         window: (N,), the window times the scale, 0 behind its span.
+        norm: (L,), one over the summed squared window at each sample.
         hop, front: the framing.
         levels: the scaling.
 
@@ -301,16 +298,18 @@ def forward(
     samples = x.shape[-1]
     out = launch.empty((batch, sources, channels, samples), x)
     precision = stft_precision(x.device)
-    config = dict(FORWARD.config(x.device, n_fft=n_fft, precision=precision, sources=sources))
+    config = dict(FORWARD.config(x.device, n_fft=n_fft, precision=precision, levels=levels.kind))
     together = min(config.pop("SOURCES"), triton.next_power_of_2(sources))
+    if together * channels * max(samples, frames * (n_fft // 2 + 1)) > 2**31:
+        together = 1  # so that no offset within a program passes 32 bits
     groups = launch.blocks(sources, together)
     stretches = _frames.stretch_count(front + samples, n_fft, config["BLOCKS"])
     gain, floor, base = (window if part is None else part for part in levels)
     FORWARD.launch(
         batch * channels * groups * stretches if samples else 0,
-        shares, x, window, dft.tables(n_fft, x.device), gain, floor, base, out,
+        shares, x, window, norm, dft.tables(n_fft, x.device), gain, floor, base, out,
         sources, channels, samples, frames, hop, front,
-        config=config, LEVELS=levels.kind, SOURCES=together,
+        config=config, LEVELS=_LEVELS[levels.kind], SOURCES=together,
         **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip
     return out
@@ -341,13 +340,13 @@ def backward(
     batch, sources, channels, samples = grad.shape
     out = launch.empty((batch, sources, channels, frames, n_fft // 2 + 1), x)
     precision = stft_precision(x.device)
-    config = BACKWARD.config(x.device, n_fft=n_fft, precision=precision)
+    config = BACKWARD.config(x.device, n_fft=n_fft, precision=precision, levels=levels.kind)
     groups = launch.blocks(sources, config["SOURCES"])
     gain, floor = (window if part is None else part for part in levels[:2])
     BACKWARD.launch(
         batch * channels * groups * launch.blocks(frames, config["FRAMES"]),
         grad, x, window, dft.tables(n_fft, x.device), gain, floor, out,
         sources, channels, samples, frames, hop, front, span,
-        config=config, LEVELS=levels.kind, **dft.constants(n_fft), PRECISION=precision,
+        config=config, LEVELS=_LEVELS[levels.kind], **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip
     return out

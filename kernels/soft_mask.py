@@ -22,6 +22,7 @@ from sepfast.kernels import launch
 def sepfast_soft_mask_forward(
     estimates, shares, sources, inner, SOURCES: tl.constexpr, BLOCK: tl.constexpr
 ):
+    """Estimates (B, N, I) to shares."""
     at, inside = _tile(sources, inner, SOURCES, BLOCK)
     levels = tl.abs(tl.load(estimates + at, inside, other=0).to(tl.float32))  # (SOURCES, BLOCK)
     total = tl.sum(levels, axis=0)[None, :]
@@ -33,6 +34,7 @@ def sepfast_soft_mask_forward(
 def sepfast_soft_mask_backward(
     grads, estimates, out, sources, inner, SOURCES: tl.constexpr, BLOCK: tl.constexpr
 ):
+    """Gradients of shares (B, N, I) to those of estimates."""
     at, inside = _tile(sources, inner, SOURCES, BLOCK)
     y = tl.load(estimates + at, inside, other=0).to(tl.float32)  # (SOURCES, BLOCK)
     grad = tl.load(grads + at, inside, other=0).to(tl.float32)

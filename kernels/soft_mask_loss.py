@@ -14,11 +14,11 @@ C takes no loop over pairs. With ~ the mean over the named sources and V_s = sum
 
 which sums squares of differences only, so that it keeps its digits where sources are alike.
 
-    code   ds_i = 2 sign(L) ((s_i - t_i) - alpha ((M - 1) s_i - sum_{j != i} t_j) - b_i (s_i - t_other))
-           ds_other = 0
-    paper  ds_i = 2 ((s_i - t_i) - 2 alpha (M s_i - sum_j s_j) - b_i (s_i - s_other))
+    code   ds_i = 2 sign(L) ((s_i - t_i) - b_i (s_i - t_other)
+                             - alpha ((M - 1) s_i - sum_{j != i} t_j)),   ds_other = 0
+    paper  ds_i = 2 ((s_i - t_i) - b_i (s_i - s_other) - 2 alpha (M s_i - sum_j s_j)),
            ds_other = 2 sum_i b_i (s_i - s_other)
-    dy_n = sign(y_n) x (ds_n - sum_k ds_k m_k) / sum_k |y_k|, 0 at silence, times the incoming gradient
+    dy_n = g sign(y_n) x (ds_n - sum_k ds_k m_k) / sum_k |y_k|, 0 at silence, g the gradient of L
 
 A program has all sources of BLOCK inner elements, (SOURCES, BLOCK), and writes one partial sum, so
 that the order of summation is fixed: no atomics. The sign of L is a number in device memory, which
@@ -30,7 +30,7 @@ backward to scale would move 83 MB and hold 16 MB between the two, for every for
 that no backward follows. About 25 N I B operations forward, 35 N I B backward.
 
 Source: A, "loss"; B, section 4 c.
-"""  # noqa: E501  (equations)
+"""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ scale, (N,), 0 behind its span.
     inverse   y[m] = sum_t a[n] sum_k Re(c_k X[t, k] exp(2 pi i k n / N)),  n = m - t hop + front
 
 with c_k `edge` at 0 Hz and Nyquist and `interior` elsewhere. With 1 and 1 they are the STFT and
-its transpose; with 1 / N and 2 / N, and y divided by sum_t a^2, the inverse STFT and its
-transpose (whose samples the caller divides).
+its transpose; with 1 / N and 2 / N, and y times `norm` = 1 / sum_t a^2, the inverse STFT and its
+transpose (whose samples the caller multiplies).
 
 A forward program has FRAMES frames; an inverse one walks along BLOCKS blocks of N samples
 (`_frames.py`). Bytes: samples once and spectrum once, 4 L (1 + 2 B / hop) a row, and 1 / BLOCKS of
@@ -31,7 +31,8 @@ from sepfast.kernels.precision import stft_precision
 @triton.jit
 def sepfast_stft_forward(
     x, window, table, out, samples, frames, hop, front, span, interior, edge,
-    FRAMES: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
+    FRAMES: tl.constexpr,
+    N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Samples (R, L) to spectra (R, T, B, 2)."""
     BINS: tl.constexpr = N1 * N2 // 2 + 1
@@ -42,14 +43,14 @@ def sepfast_stft_forward(
     tile = _frames.frames_at(
         x + row * samples, window, start, samples, span, frames - first, hop, FRAMES, N1, N2
     )
-    re, im, nyquist = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
+    re, im, nyquist = dft.rdft(tile, table, table, FRAMES, N1, N2, K2, PRECISION)
 
     k, r = _frames.bins(N1, K2), tl.arange(0, FRAMES)
     weight = tl.where(k == 0, edge, interior)
     base = out + 2 * (row * frames + first) * BINS
-    at = r[None, :, None] * BINS + k
-    valid = (r[None, :, None] < frames - first) & (k < BINS - 1)
-    both = tl.join(re * weight, im * weight)  # (N1, FRAMES, K2, 2)
+    at = r[:, None, None] * BINS + k
+    valid = (r[:, None, None] < frames - first) & (k < BINS - 1)
+    both = tl.join(re * weight, im * weight)  # (FRAMES, N1, K2, 2)
     part = tl.arange(0, 2)[None, None, None, :]
     tl.store(base + 2 * at[:, :, :, None] + part, both, valid[:, :, :, None])
     last = base + 2 * (r * BINS + BINS - 1)
@@ -59,7 +60,7 @@ def sepfast_stft_forward(
 
 @triton.jit
 def sepfast_stft_inverse(
-    spectrum, window, table, out, frames, length, hop, front, interior, edge,
+    spectrum, window, norm, table, out, frames, length, hop, front, interior, edge,
     FRAMES: tl.constexpr, BLOCKS: tl.constexpr, NORMALISE: tl.constexpr,
     N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -74,45 +75,41 @@ def sepfast_stft_inverse(
     out += row * length
 
     n, r = _frames.positions(FRAMES, N1, N2)
-    k = _frames.bins(N1, K2)
+    k, frame = _frames.bins(N1, K2), tl.arange(0, FRAMES)
     weight = tl.where(k == 0, edge, interior)
-    line, norm = tl.zeros((N1, 1, N2), tl.float32), tl.zeros((N1, 1, N2), tl.float32)
-    for block in range(_frames.before(first), tl.minimum(all_blocks - first, BLOCKS)):
+    line = tl.zeros((1, N2, N1), tl.float32)
+    for block in tl.range(
+        _frames.before(first), tl.minimum(all_blocks - first, BLOCKS), disable_licm=True
+    ):
         start = (first + block) * N
         begin, count = _frames.starting_frames(start, frames, hop, N)
-        next_line, next_norm = tl.zeros_like(line), tl.zeros_like(norm)
-        for done in range(0, count, FRAMES):
+        next_line = tl.zeros_like(line)
+        for done in tl.range(0, count, FRAMES, disable_licm=True):
             t, left = begin + done, count - done
             late = (t * hop - start).to(tl.int32)
-            shift = late + r * hop  # (1, FRAMES, 1)
-            at = 2 * (t * BINS + r * BINS + k)
+            shift = late + r * hop  # (FRAMES, 1, 1)
+            of_frame = spectrum + 2 * t * BINS
+            at = 2 * (r * BINS + k)
             valid = (r < left) & (k < BINS - 1)
-            re = tl.load(spectrum + at, valid, other=0) * weight
-            im = tl.load(spectrum + at + 1, valid, other=0) * weight
+            re = tl.load(of_frame + at, valid, other=0) * weight
+            im = tl.load(of_frame + at + 1, valid, other=0) * weight
+            nyquist = tl.load(of_frame + 2 * (frame * BINS + BINS - 1), frame < left, other=0)
             cos, sin = dft.delay(table, k, shift, N1, N2, K2)
-            frame = tl.arange(0, FRAMES)
-            nyquist = tl.load(
-                spectrum + 2 * (t * BINS + frame * BINS + BINS - 1), frame < left, other=0
-            )
             turn = 1 - 2 * ((late + frame * hop) & 1)  # the delay at Nyquist
             y = dft.irdft(
                 re * cos + im * sin, im * cos - re * sin, nyquist * edge * turn,
-                table, FRAMES, N1, N2, K2, PRECISION,
+                table, dft.again(table, done), FRAMES, N1, N2, K2, PRECISION,
             )  # fmt: skip
             weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
             here = n >= shift
             y *= weights
-            line += tl.sum(tl.where(here, y, 0), axis=1, keep_dims=True)
-            next_line += tl.sum(tl.where(here, 0, y), axis=1, keep_dims=True)
-            if NORMALISE:
-                weights *= weights
-                norm += tl.sum(tl.where(here, weights, 0), axis=1, keep_dims=True)
-                next_norm += tl.sum(tl.where(here, 0, weights), axis=1, keep_dims=True)
+            line += tl.sum(tl.where(here, y, 0), axis=0, keep_dims=True)
+            next_line += tl.sum(tl.where(here, 0, y), axis=0, keep_dims=True)
+        owned = _frames.inside_line(start - front, length, n, N) & (block >= 0)
         if NORMALISE:
-            line /= tl.where(norm == 0, 1, norm)
-        sample = start - front + n
-        tl.store(out + sample, line, (sample >= 0) & (sample < length) & (block >= 0))
-        line, norm = next_line, next_norm
+            line *= tl.load(norm + (start - front) + n, owned, other=0)
+        tl.store(out + (start - front) + n, line, owned)
+        line = next_line
 
 
 def _variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
@@ -124,13 +121,11 @@ def _inverse_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
         yield {"NORMALISE": normalise, **dft.constants(n_fft), "PRECISION": precision}
 
 
-_POINTERS = {"window": "*fp32", "table": "*fp32", "out": "*fp32"}
 _WEIGHTS = {"interior": "fp32", "edge": "fp32"}
 FORWARD = launch.Kernel(
     sepfast_stft_forward,
     {
-        "x": "*fp32",
-        **_POINTERS,
+        **dict.fromkeys(("x", "window", "table", "out"), "*fp32"),
         **dict.fromkeys(("samples", "frames", "hop", "front", "span"), "i32"),
         **_WEIGHTS,
     },
@@ -140,8 +135,7 @@ FORWARD = launch.Kernel(
 INVERSE = launch.Kernel(
     sepfast_stft_inverse,
     {
-        "spectrum": "*fp32",
-        **_POINTERS,
+        **dict.fromkeys(("spectrum", "window", "norm", "table", "out"), "*fp32"),
         **dict.fromkeys(("frames", "length", "hop", "front"), "i32"),
         **_WEIGHTS,
     },
@@ -178,7 +172,8 @@ def forward(
     config = FORWARD.config(x.device, n_fft=n_fft, precision=precision)
     programs = x.shape[0] * launch.blocks(frames, config["FRAMES"])
     FORWARD.launch(
-        programs, x, window, dft.tables(n_fft, x.device), out, x.shape[1], frames, hop, front, span, interior, edge,
+        programs, x, window, dft.tables(n_fft, x.device), out,
+        x.shape[1], frames, hop, front, span, interior, edge,
         config=config, **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip
     return out
@@ -187,22 +182,22 @@ def forward(
 def inverse(
     spectrum: Tensor,
     window: Tensor,
+    norm: Tensor | None,
     hop: int,
     front: int,
     length: int,
     interior: float,
     edge: float,
-    normalise: bool,
 ) -> Tensor:
     """Overlap-added samples of every row.
 
     Args:
         spectrum: (R, T, B, 2), float32, contiguous.
         window: (N,), as in `forward`.
+        norm: (L,), what each sample is multiplied by; None for 1.
         hop, front: the framing.
         length: L, samples to give.
         interior, edge: weights of the bins.
-        normalise: whether to divide by the summed squared window.
 
     Returns:
         (R, L); 0 where no frame reaches.
@@ -214,7 +209,8 @@ def inverse(
     config = INVERSE.config(out.device, n_fft=n_fft, precision=precision)
     INVERSE.launch(
         rows * _frames.stretch_count(front + length, n_fft, config["BLOCKS"]) if length else 0,
-        spectrum, window, dft.tables(n_fft, out.device), out, frames, length, hop, front, interior, edge,
-        config=config, NORMALISE=normalise, **dft.constants(n_fft), PRECISION=precision,
+        spectrum, window, window if norm is None else norm, dft.tables(n_fft, out.device), out,
+        frames, length, hop, front, interior, edge,
+        config=config, NORMALISE=norm is not None, **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip
     return out

@@ -67,7 +67,7 @@ def sepfast_stft_magnitude_forward(
     tile = _frames.frames_at(
         x + row * samples, window, start, samples, span, left, hop, FRAMES, N1, N2
     )
-    re, im, nyquist = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
+    re, im, nyquist = dft.rdft(tile, table, table, FRAMES, N1, N2, K2, PRECISION)
 
     k, r = _frames.bins(N1, K2), tl.arange(0, FRAMES)
     inner = k < BINS - 1
@@ -81,7 +81,7 @@ def sepfast_stft_magnitude_forward(
         levels += tl.load(offset + per_bin + k, inner, other=0)
         last += tl.load(offset + per_bin + BINS - 1)
     base = out + (row * frames + first) * BINS
-    frame = r[None, :, None]
+    frame = r[:, None, None]
     tl.store(base + frame * BINS + k, levels, (frame < left) & inner)
     tl.store(base + r * BINS + BINS - 1, last, r < left)
 
@@ -107,37 +107,45 @@ def sepfast_stft_magnitude_backward(
     n, r = _frames.positions(FRAMES, N1, N2)
     k, frame = _frames.bins(N1, K2), tl.arange(0, FRAMES)
     begin_block = _frames.before(first)
-    behind = _frames.line_block(x, (first + begin_block) * N - front, samples, N1, N2)
-    line = tl.zeros((N1, 1, N2), tl.float32)
-    for block in range(begin_block, tl.minimum(all_blocks - first, BLOCKS)):
+    line = tl.zeros((1, N2, N1), tl.float32)
+    for block in tl.range(begin_block, tl.minimum(all_blocks - first, BLOCKS), disable_licm=True):
         start = (first + block) * N
         begin, count = _frames.starting_frames(start, frames, hop, N)
-        here = behind
-        behind = _frames.line_block(x, start + N - front, samples, N1, N2)
         next_line = tl.zeros_like(line)
-        for done in range(0, count, FRAMES):
+        for done in tl.range(0, count, FRAMES, disable_licm=True):
             t, left = begin + done, count - done
-            shift = (t * hop - start).to(tl.int32) + r * hop  # (1, FRAMES, 1)
-            weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
-            tile = _frames.rotated_frames(here, behind, weights, shift, FRAMES, N1, N2)
-            re, im, nyquist = dft.rdft(tile, table, FRAMES, N1, N2, K2, PRECISION)
-            inner = (r < left) & (k < BINS - 1)
-            slope = _slope(re, im, power, POWER) * tl.load(
-                grads + t * BINS + r * BINS + k, inner, other=0
+            shift = (t * hop - start).to(tl.int32) + r * hop  # (FRAMES, 1, 1)
+            tile = _frames.rotated_frames(
+                x, window, start - front, samples, shift, r < left, FRAMES, N1, N2
             )
+            re, im, nyquist = dft.rdft(
+                tile, table, dft.again(table, done), FRAMES, N1, N2, K2, PRECISION
+            )
+            of_frame = grads + t * BINS
+            inner = (r < left) & (k < BINS - 1)
+            slope = _slope(re, im, power, POWER) * tl.load(of_frame + r * BINS + k, inner, other=0)
             last = _slope(nyquist, nyquist * 0, power, POWER)
-            last *= tl.load(grads + t * BINS + frame * BINS + BINS - 1, frame < left, other=0)
+            last *= tl.load(of_frame + frame * BINS + BINS - 1, frame < left, other=0)
             if SCALE:
                 slope *= tl.load(scale + k, k < BINS - 1, other=0)
                 last *= tl.load(scale + BINS - 1)
             y = dft.irdft(
-                re * slope, im * slope, nyquist * last, table, FRAMES, N1, N2, K2, PRECISION
+                re * slope,
+                im * slope,
+                nyquist * last,
+                table,
+                dft.again(table, done),
+                FRAMES,
+                N1,
+                N2,
+                K2,
+                PRECISION,
             )
-            y *= weights
-            line += tl.sum(tl.where(n >= shift, y, 0), axis=1, keep_dims=True)
-            next_line += tl.sum(tl.where(n >= shift, 0, y), axis=1, keep_dims=True)
-        sample = start - front + n
-        tl.store(out + sample, line, (sample >= 0) & (sample < samples) & (block >= 0))
+            y *= _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
+            line += tl.sum(tl.where(n >= shift, y, 0), axis=0, keep_dims=True)
+            next_line += tl.sum(tl.where(n >= shift, 0, y), axis=0, keep_dims=True)
+        owned = _frames.inside_line(start - front, samples, n, N) & (block >= 0)
+        tl.store(out + (start - front) + n, line, owned)
         line = next_line
 
 
@@ -153,7 +161,7 @@ def _variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
 
 
 def _backward_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
-    for power, scale in ((1, False), (1, True), (2, True), (0, True)):
+    for power, scale in ((1, False), (0, True)):
         yield {"POWER": power, "SCALE": scale, **dft.constants(n_fft), "PRECISION": precision}
 
 

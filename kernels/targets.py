@@ -36,8 +36,10 @@ class Target:
         """What kernels are given as PRECISION on this target."""
         return frozenset(on_target(self.backend, str(self.arch)).values())
 
-    def takes(self, constants: Mapping[str, Any]) -> bool:
-        """Whether a kernel with these constants is ever launched on this target."""
+    def takes(self, constants: Mapping[str, Any], device: str = "any") -> bool:
+        """Whether a kernel with these constants, shipped for a device, is ever launched on it."""
+        if device not in ("any", self.backend, self.name):
+            return False
         return "PRECISION" not in constants or constants["PRECISION"] in self.precisions
 
     def for_triton(self) -> Any:

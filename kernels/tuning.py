@@ -1,9 +1,9 @@
 """Which configuration a kernel is launched with: looked up in data, never searched at run time.
 
-`tuned/<kernel>.json` is a list of {"device", "key", "config"}: `device` is "any" or the name that
-PyTorch gives a GPU, `key` what the choice depends on, `config` the kernel's block sizes with
-num_warps and num_stages. A search at run time would stall on every new length and break the
-capture of a graph.
+`tuned/<kernel>.json` is a list of {"device", "key", "config"}: `device` is "any", "cuda", or a
+target of the compile gate such as "cuda:90"; `key` what the choice depends on; `config` the
+kernel's block sizes with num_warps and num_stages. A search at run time would stall on every new
+length and break the capture of a graph.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def lookup(kernel: str, device: torch.device, **key: Any) -> Config:
 
     Args:
         kernel: its name.
-        device: where it will run; entries for that very GPU come before those for any.
+        device: where it will run; entries for that GPU come before those for any.
         **key: numbers are compared by their ratio, anything else must be equal.
 
     Raises:
@@ -40,10 +40,19 @@ def lookup(kernel: str, device: torch.device, **key: Any) -> Config:
     return _lookup(kernel, _device_name(device), tuple(sorted(key.items())))
 
 
-def shipped(kernel: str) -> Iterator[tuple[dict[str, Any], Config]]:
-    """Every key and configuration of a kernel, for any device."""
+def has_config(kernel: str, device: torch.device, **key: Any) -> bool:
+    """Whether a kernel is shipped for a device, the words of a key and, exactly, its numbers."""
+    name = _device_name(device)
+    return any(
+        _fits(entry, name) and all(entry["key"].get(k, v) == v for k, v in key.items())
+        for entry in _entries(kernel)
+    )
+
+
+def shipped(kernel: str) -> Iterator[tuple[str, dict[str, Any], Config]]:
+    """Every device, key and configuration of a kernel."""
     for entry in _entries(kernel):
-        yield entry["key"], entry["config"]
+        yield entry["device"], entry["key"], entry["config"]
 
 
 @lru_cache(maxsize=1024)
@@ -52,7 +61,7 @@ def _lookup(kernel: str, device: str, key: tuple[tuple[str, Any], ...]) -> Confi
     fitting = [
         (_distance(entry["key"], wanted), entry)
         for entry in _entries(kernel)
-        if entry["device"] in (device, "any") and _same_words(entry["key"], wanted)
+        if _fits(entry, device) and _same_words(entry["key"], wanted)
     ]
     if not fitting:
         raise KeyError(f"{kernel}: no configuration for {wanted}")
@@ -62,8 +71,8 @@ def _lookup(kernel: str, device: str, key: tuple[tuple[str, Any], ...]) -> Confi
             f"sepfast: {kernel} has no configuration tuned near {wanted}; it may be slow",
             stacklevel=2,
         )
-    # Of what is near, what was measured on this GPU comes first; then the nearest.
-    best = min(near or fitting, key=lambda pair: (pair[1]["device"] == "any", pair[0]))
+    # Of what is near, what was chosen for this GPU comes first; then the nearest.
+    best = min(near or fitting, key=lambda pair: (pair[1]["device"] != device, pair[0]))
     return best[1]["config"]
 
 
@@ -74,7 +83,17 @@ def _entries(kernel: str) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=64)
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "any"
+    """A device as the compile gate names it; "cpu" for the interpreter."""
+    if device.type != "cuda":
+        return "cpu"
+    if torch.version.hip:
+        return "hip:" + torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+    return "cuda:{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def _fits(entry: Mapping[str, Any], device: str) -> bool:
+    """Whether an entry is for a device; the interpreter takes all."""
+    return device == "cpu" or entry["device"] in ("any", device.split(":")[0], device)
 
 
 def _same_words(entry: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

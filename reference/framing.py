@@ -8,9 +8,10 @@ and D = L where it is periodic (`torch.hann_window`).
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class Framing:
     front: int = 0
     rule: FrameRule = "pad-end"
     scale: float = 1.0
+    _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.window not in _COSINES:
@@ -68,6 +70,9 @@ class Framing:
             raise InputError(
                 f"window_length: got {self.window_length}, takes 1 to n_fft = {self.n_fft}, or 0"
             )
+        # Made here: under torch.compile an attribute's number may be a symbol, which has no text.
+        values = (str(getattr(self, each.name)) for each in fields(self) if each.init)
+        object.__setattr__(self, "_text", " ".join(values))
 
     @property
     def bins(self) -> int:
@@ -97,7 +102,7 @@ class Framing:
 
     def to_text(self) -> str:
         """All attributes in one line, as the operators carry them; `from_text` reads it."""
-        return " ".join(map(str, astuple(self)))
+        return self._text
 
     @staticmethod
     def from_text(text: str) -> Framing:
@@ -120,8 +125,10 @@ class Framing:
 @lru_cache(maxsize=64)
 def _from_text(text: str) -> Framing:
     words = text.split()
-    read = {"int": int, "float": float, "bool": {"True": True, "False": False}.__getitem__}
-    types = [str(field.type) for field in fields(Framing)]
+    flags = {"True": True, "False": False}
+    read: dict[str, Callable[[str], Any]]
+    read = {"int": int, "float": float, "bool": flags.__getitem__}
+    types = [str(each.type) for each in fields(Framing) if each.init]
     try:
         values = [read.get(kind, str)(word) for kind, word in zip(types, words, strict=True)]
     except (KeyError, ValueError) as error:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sepfast.reference.framing import Framing
-from sepfast.reference.stft import istft, istft_backward, stft
+from sepfast.reference.stft import as_complex, istft, istft_backward, stft
 
 
 class Levels(NamedTuple):
@@ -140,6 +140,14 @@ class MaskedISTFT(nn.Module):
 
     Args:
         framing: the framing of the shares.
+
+    Example:
+        >>> import torch
+        >>> framing, mixture = Framing(16, 4, front=12), torch.rand(2, 40)
+        >>> shares = torch.full((4, 2, framing.frames(40), framing.bins), 0.25)
+        >>> stems = MaskedISTFT(framing)(shares, mixture)
+        >>> stems.shape, torch.allclose(stems.sum(0), mixture, atol=1e-5)
+        (torch.Size([4, 2, 40]), True)
     """
 
     def __init__(self, framing: Framing) -> None:
@@ -147,12 +155,21 @@ class MaskedISTFT(nn.Module):
         self.framing = framing
 
     def forward(self, shares: Tensor, waveform: Tensor, levels: Levels | None = None) -> Tensor:
-        """Shares (..., N, C, T, B), mixture (..., C, samples) to (..., N, C, samples)."""
+        """Samples of the sources.
+
+        Args:
+            shares: (..., N, C, T, B).
+            waveform: (..., C, samples), the mixture.
+            levels: the scaling; None where shares are of the magnitude itself.
+
+        Returns:
+            (..., N, C, samples).
+        """
         return masked_istft(shares, waveform, self.framing, levels)
 
     def extra_repr(self) -> str:
-        """The framing."""
-        return str(self.framing)
+        """The options, for `print(model)`."""
+        return repr(self.framing)
 
 
 def _polar(spectrum: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,4 +181,4 @@ def _polar(spectrum: Tensor) -> tuple[Tensor, Tensor]:
 def _complex(spectrum: Tensor) -> Tensor:
     """Complex products are one pass; half types have none and go through float32."""
     double = spectrum.dtype == torch.float64
-    return torch.view_as_complex((spectrum if double else spectrum.float()).contiguous())
+    return as_complex(spectrum if double else spectrum.float())

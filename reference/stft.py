@@ -108,7 +108,14 @@ def istft_backward(grad: Tensor, framing: Framing, frames: int) -> Tensor:
 
 def magnitude(spectrum: Tensor) -> Tensor:
     """|X| of a spectrum (..., 2): (...). Its gradient at 0 is 0."""
-    return torch.view_as_complex(_computable(spectrum).contiguous()).abs().to(spectrum.dtype)
+    return as_complex(_computable(spectrum)).abs().to(spectrum.dtype)
+
+
+def as_complex(spectrum: Tensor) -> Tensor:
+    """(..., 2) as complex numbers (...): a view, or a copy where the memory does not allow one."""
+    pairs = spectrum.contiguous()
+    # A view needs pairs that begin at an even place of their memory; a slice may not have that.
+    return torch.view_as_complex(pairs.clone() if pairs.storage_offset() % 2 else pairs)
 
 
 class STFT(nn.Module):
@@ -178,7 +185,7 @@ def _irfft(spectrum: Tensor, framing: Framing) -> Tensor:
     """Spectra (..., T, B, 2) to frames (..., T, L) before their window."""
     if spectrum.numel() == 0:
         return spectrum.new_zeros(*spectrum.shape[:-2], framing.span)
-    frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), n=framing.n_fft)
+    frames = torch.fft.irfft(as_complex(spectrum), n=framing.n_fft)
     return frames[..., : framing.span]
 
 

@@ -38,7 +38,9 @@ def stft_magnitude(
     """
     levels = magnitude(stft(waveform, framing))
     if power != 1:
-        levels = levels**power
+        # Raising 1 at silence keeps autograd from multiplying its 0 by an infinite slope.
+        silent = levels == 0
+        levels = torch.where(silent, 0, torch.where(silent, 1, levels) ** power)
     if scale is not None:
         levels = levels * scale
     return levels if offset is None else levels + offset

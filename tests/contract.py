@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sepfast import ops, reference
-from sepfast.reference import Framing, LossWeights
+from sepfast.reference import Framing, Levels, LossWeights
 
 Tensors = dict[str, Tensor]
 
@@ -36,10 +36,13 @@ class Case:
         call: takes `sepfast.ops` or `sepfast.reference`, such tensors and a framing; gives the
             result.
         differentiable: the tensors that have a gradient; the others are constants.
+        unstable: tensors that have one too, but with a slope that divides by what may be next to
+            nothing: it is held to finite differences alone.
         variant: what sets this case apart from others of the operator.
         dots: whether its kernels multiply matrices.
         size: the size where none is asked for.
         tiny: the size for finite differences.
+        rows: the batch where none is asked for.
         widens: whether half types give float32.
     """
 
@@ -47,10 +50,12 @@ class Case:
     inputs: Callable[[int, int, Framing], Tensors]
     call: Callable[[Any, Tensors, Framing], Tensor]
     differentiable: tuple[str, ...]
+    unstable: tuple[str, ...] = ()
     variant: str = ""
     dots: bool = False
     size: int = 37
     tiny: int = 3
+    rows: int = 3
     widens: bool = False
 
     def __str__(self) -> str:
@@ -58,7 +63,7 @@ class Case:
 
     def make(
         self,
-        rows: int = 3,
+        rows: int | None = None,
         size: int = 0,
         *,
         dtype: torch.dtype = torch.float32,
@@ -66,9 +71,9 @@ class Case:
         framing: Framing = FRAMING,
         seed: int = 0,
     ) -> Tensors:
-        """Random inputs; of `size`, or of the case's own."""
+        """Random inputs; of so many rows and such a size, or of the case's own."""
         torch.manual_seed(seed)
-        made = self.inputs(rows, size or self.size, framing)
+        made = self.inputs(self.rows if rows is None else rows, size or self.size, framing)
         return {name: x.to(device, dtype) for name, x in made.items()}
 
 
@@ -260,23 +265,31 @@ def launches() -> Iterator[list[Launch]]:
         Kernel.launch = launched
 
 
+def small_blocks(kernel: str, device: torch.device, **key: Any) -> dict[str, int]:
+    """Stands in for `launch.lookup`: blocks so small that few numbers take several programs."""
+    from sepfast.kernels.tuning import lookup
+
+    small = {"BLOCK": 64, "BLOCKS": 1, "FRAMES": 4}
+    return {name: small.get(name, value) for name, value in lookup(kernel, device, **key).items()}
+
+
 class PoisonedMemory:
     """Stands in for `launch.empty`: every result is NaN, between guards that must stay NaN."""
 
-    _GUARD = 64
+    guard = 64
 
     def __init__(self) -> None:
         self._lines: list[Tensor] = []
 
     def __call__(self, shape: Any, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        size, guard = torch.Size(shape).numel(), self._GUARD
+        size, guard = torch.Size(shape).numel(), self.guard
         line = like.new_full((size + 2 * guard,), torch.nan, dtype=dtype or like.dtype)
         self._lines.append(line)
         return line[guard : guard + size].view(*shape)
 
     def guards_hold(self) -> bool:
         """Whether nothing was written before or behind a result."""
-        ends = [end for x in self._lines for end in (x[: self._GUARD], x[-self._GUARD :])]
+        ends = [end for x in self._lines for end in (x[: self.guard], x[len(x) - self.guard :])]
         return all(bool(end.isnan().all()) for end in ends)
 
 
@@ -308,6 +321,50 @@ def _loss(reading: Any, *weights: float) -> Case:
     )
 
 
+def _line(rows: int, size: int, framing: Framing) -> Tensors:
+    return {"waveform": torch.randn(rows, size, dtype=torch.float64)}
+
+
+def _scaled_lines(rows: int, size: int, framing: Framing) -> Tensors:
+    return {
+        "waveform": torch.randn(rows, 2, size, dtype=torch.float64),
+        "scale": torch.rand(2, 1, framing.bins, dtype=torch.float64) + 0.5,
+        "offset": torch.randn(framing.bins, dtype=torch.float64),
+    }
+
+
+def _spectrum(rows: int, size: int, framing: Framing) -> Tensors:
+    shape = (rows, framing.frames(size), framing.bins, 2)
+    return {"spectrum": torch.randn(shape, dtype=torch.float64)}
+
+
+def _shares(rows: int, size: int, framing: Framing) -> Tensors:
+    shape = (rows, 3, 2, framing.frames(size), framing.bins)
+    return {
+        "shares": torch.rand(shape, dtype=torch.float64),
+        "waveform": torch.randn(rows, 2, size, dtype=torch.float64),
+    }
+
+
+def _levelled_shares(rows: int, size: int, framing: Framing) -> Tensors:
+    return {
+        **_shares(rows, size, framing),
+        "gain": torch.rand(3, 2, 1, framing.bins, dtype=torch.float64) + 0.5,
+        "floor": torch.rand(2, 1, framing.bins, dtype=torch.float64),
+        "base": torch.rand(3, 2, 1, framing.bins, dtype=torch.float64),
+    }
+
+
+def _istft(f: Any, x: Tensors, framing: Framing) -> Tensor:
+    # Short of the last frame's end, and odd.
+    return f.istft(x["spectrum"], framing, (x["spectrum"].shape[-3] - 1) * framing.hop - 3)
+
+
+def _masked_istft(f: Any, x: Tensors, framing: Framing) -> Tensor:
+    levels = Levels(x["gain"], x["floor"], x["base"]) if "gain" in x else None
+    return f.masked_istft(x["shares"], x["waveform"], framing, levels)
+
+
 CASES = [
     Case(
         "soft_mask",
@@ -318,4 +375,46 @@ CASES = [
     _loss("code"),
     _loss("code", 0.5, 0.7, 0.9),  # negative before its absolute value
     _loss("paper", 0.1, 0.2, 0.3),
+    Case(
+        "stft",
+        _line,
+        lambda f, x, framing: f.stft(x["waveform"], framing),
+        ("waveform",),
+        dots=True,
+        tiny=9,
+        rows=2,
+    ),
+    Case("istft", _spectrum, _istft, ("spectrum",), dots=True, rows=2),
+    Case(
+        "stft_magnitude",
+        _line,
+        lambda f, x, framing: f.stft_magnitude(x["waveform"], framing),
+        ("waveform",),
+        dots=True,
+        tiny=9,
+        rows=2,
+    ),
+    Case(
+        "stft_magnitude",
+        _scaled_lines,
+        lambda f, x, framing: f.stft_magnitude(
+            x["waveform"], framing, power=0.7, scale=x["scale"], offset=x["offset"]
+        ),
+        ("waveform",),
+        variant="scaled",
+        dots=True,
+        tiny=9,
+        rows=1,
+    ),
+    Case("masked_istft", _shares, _masked_istft, ("shares", "waveform"), dots=True, rows=1),
+    Case(
+        "masked_istft",
+        _levelled_shares,
+        _masked_istft,
+        ("shares",),
+        unstable=("waveform",),
+        variant="levels",
+        dots=True,
+        rows=1,
+    ),
 ]

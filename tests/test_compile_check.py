@@ -1,10 +1,12 @@
-"""The compile gate: that it sees what is wrong, and that it finds nothing wrong with the kernels."""
+"""The compile gate: that it sees what is wrong, and finds nothing wrong with our kernels."""
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,7 +172,8 @@ def gate(tmp_path, monkeypatch):
 
     def run(jobs, workers):
         told.compiled += jobs
-        return [(job, job.result(0, MachineCode(7, 0, 0, 0, 0, 0), told.error)) for job in jobs]
+        for job in jobs:
+            yield job, job.result(0, MachineCode(7, 0, 0, 0, 0, 0), told.error)
 
     monkeypatch.setattr(_compile_pool, "run", run)
     told.check = lambda **options: check([told.entry], targets(["cuda:80"]), **options)
@@ -280,6 +283,21 @@ def test_help_shows_an_example():
     assert "Example: sepfast compile-check" in done.stdout
 
 
+def test_impatient_interruption_ends_the_compilers(tmp_path):
+    command = [sys.executable, "-m", "sepfast", "compile-check", "--no-cache"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **streams) as going:
+        assert going.stdout.readline().startswith("compiling")
+        time.sleep(5)  # until it waits for its workers
+        for _ in range(2):
+            going.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        _, errors = going.communicate(timeout=60)
+    assert going.returncode != 0
+    assert "sepfast: interrupted" in errors
+
+
 def test_catalog_names_kernels_and_all_their_arguments():
     entries = catalog()
     assert entries
@@ -298,7 +316,7 @@ def test_table_has_every_kernel_on_every_target_it_is_launched_on():
         identity(entry.kernel, entry.constants, entry.options, target.name)
         for entry in catalog()
         for target in TARGETS
-        if target.takes(entry.constants)
+        if target.takes(entry.constants, entry.device)
     }
     assert set(here) == expected
     assert len(here) == len(expected)

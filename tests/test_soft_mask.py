@@ -2,7 +2,12 @@
 
 import pytest
 import torch
+from conftest import require_kernels
+from contract import PoisonedMemory
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sepfast import InputError, ops
 from sepfast.reference import (
     FRAMINGS,
     Framing,
@@ -115,3 +120,42 @@ def test_levels_scale_magnitudes_and_keep_the_phase():
     torch.testing.assert_close(
         masked_istft(shares, x, framing, Levels(gain, floor, base)), expected
     )
+
+
+# The operator and its kernels
+
+
+@given(
+    shape=st.lists(st.integers(1, 24), min_size=1, max_size=3),
+    axis=st.integers(-3, 2),
+    silence=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_kernels_are_the_float64_reference(shape, axis, silence, seed):
+    device = require_kernels("cuda" if torch.cuda.is_available() else "cpu")
+    dim = max(-len(shape), min(axis, len(shape) - 1))
+    torch.manual_seed(seed)
+    y, grad = torch.randn(2, *shape)
+    if silence:
+        y[..., : shape[-1] // 2 + 1] = 0
+    wide = y.double().requires_grad_()
+    true = soft_mask(wide, dim)
+    (true_grad,) = torch.autograd.grad(true, wide, grad.double())
+    leaf = y.to(device).requires_grad_()
+    memory = PoisonedMemory()
+    with pytest.MonkeyPatch.context() as patch, ops.use_backend("triton"):
+        patch.setattr("sepfast.kernels.launch.empty", memory)
+        out = ops.soft_mask(leaf, dim)
+        (out_grad,) = torch.autograd.grad(out, leaf, grad.to(device))
+    assert memory.guards_hold()
+    assert (out.detach().cpu() - true.detach()).abs().max() <= 2e-7
+    # Against the size of its terms, which a single source cancels.
+    terms = grad.double() / wide.detach().abs().sum(dim, keepdim=True)
+    scale = torch.where(true_grad == 0, 0, terms).norm()
+    assert (out_grad.cpu() - true_grad).norm() <= 5e-7 * scale
+
+
+def test_an_axis_that_is_not_there_is_named():
+    with pytest.raises(InputError, match=r"dim: got 2, takes an axis of estimates \(2, 3\)"):
+        ops.soft_mask(torch.rand(2, 3), 2)

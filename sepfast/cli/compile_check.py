@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,8 @@ def compile_check(
         bool, typer.Option("--no-cache", help="Compile what was compiled before, too.")
     ] = False,
     update: Annotated[
-        bool, typer.Option("--update", help="Rewrite the table that is checked in.")
+        bool,
+        typer.Option("--update", help="Rewrite the table that is checked in, if nothing fails."),
     ] = False,
 ) -> None:
     """Compile every kernel for every GPU it is shipped for; this needs no GPU.
@@ -65,7 +67,7 @@ def compile_check(
     from sepfast.kernels.compile_result import TABLE, write_results
 
     with bar(f"compiling {len(entries)} configurations for {len(on)} targets") as progress:
-        results = check(entries, on, workers=jobs, cached=not no_cache, progress=progress)
+        results = check(entries, on, workers=jobs, cached=not no_cache, progress=_noted(progress))
     _show(results)
     if json is not None:
         write_results(json, results)
@@ -94,6 +96,17 @@ def _entries(names: list[str]) -> list[Entry]:
         if name not in known:
             raise InputError(f"kernel: got {name!r}, takes {', '.join(known)}")
     return [entry for entry in entries if not names or entry.kernel in names]
+
+
+def _noted(progress: Callable[[float, float | None], None]) -> Callable[..., None]:
+    """Progress that says now and then how far it is in a log, too; all of it takes long."""
+
+    def note(done: int, total: int) -> None:
+        progress(done, total)
+        if done and done % 100 == 0 and not console.is_terminal:
+            console.print(f"{done} of {total}", highlight=False)
+
+    return note
 
 
 def _show(results: list[Result]) -> None:

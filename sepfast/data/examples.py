@@ -23,7 +23,8 @@ from torch.utils.data import Dataset
 
 from sepfast.data.songs import Song
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, Framing, stft_magnitude
+from sepfast.ops import stft_magnitude
+from sepfast.reference import DeepConvSep, Framing
 
 #: Excerpts looked at for each one wanted, before the data is said to be silent.
 _TRIES = 100

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sepfast import ops, reference
 from sepfast.modules.rule import Rule
+from sepfast.ops._framing import framing_obstacle
 from sepfast.reference import Levels
 
 
@@ -34,4 +35,11 @@ class MaskedISTFT(reference.MaskedISTFT):
         return ops.masked_istft(shares, waveform, self.framing, levels)
 
 
-RULES = (Rule(reference.MaskedISTFT, MaskedISTFT, "masked_istft"),)
+RULES = (
+    Rule(
+        reference.MaskedISTFT,
+        MaskedISTFT,
+        "masked_istft",
+        obstacle=lambda layer: framing_obstacle(layer.framing),
+    ),
+)

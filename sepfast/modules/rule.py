@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -21,12 +22,12 @@ class Rule:
         fused: a subclass of `layer` without state of its own.
         operator: the name of what it runs, `torch.ops.sepfast.<operator>`.
         concerns: whether the rule has anything to say about an instance.
-        obstacle: why an instance cannot be swapped, None where it can; a clause on the layer,
-            such as "has more than one layer".
+        obstacle: why an instance cannot be swapped, None where it can; a clause that fits behind
+            "it stays,".
     """
 
     layer: type[nn.Module]
     fused: type[nn.Module]
     operator: str
-    concerns: Callable[[nn.Module], bool] = lambda layer: True
-    obstacle: Callable[[nn.Module], str | None] = lambda layer: None
+    concerns: Callable[[Any], bool] = lambda layer: True
+    obstacle: Callable[[Any], str | None] = lambda layer: None

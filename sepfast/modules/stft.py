@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sepfast import ops, reference
 from sepfast.modules.rule import Rule
+from sepfast.ops._framing import framing_obstacle
 
 
 class STFT(reference.STFT):
@@ -38,4 +39,7 @@ class ISTFT(reference.ISTFT):
         return ops.istft(spectrum, self.framing, length)
 
 
-RULES = (Rule(reference.STFT, STFT, "stft"), Rule(reference.ISTFT, ISTFT, "istft"))
+RULES = (
+    Rule(reference.STFT, STFT, "stft", obstacle=lambda layer: framing_obstacle(layer.framing)),
+    Rule(reference.ISTFT, ISTFT, "istft", obstacle=lambda layer: framing_obstacle(layer.framing)),
+)

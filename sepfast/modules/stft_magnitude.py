@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sepfast import ops, reference
 from sepfast.modules.rule import Rule
+from sepfast.ops._framing import framing_obstacle
 
 
 class STFTMagnitude(reference.STFTMagnitude):
@@ -25,12 +26,28 @@ class STFTMagnitude(reference.STFTMagnitude):
 
         Args:
             waveform: (..., samples).
-            scale: factor, broadcast against (..., frames, bins).
+            scale: factor, (bins,) or (channels, 1, bins); one that is trained is applied behind
+                the kernel, and the offset with it.
             offset: summand, likewise.
         """
+        if _trained(scale) or _trained(offset):
+            levels = ops.stft_magnitude(waveform, self.framing, power=self.power)
+            levels = levels if scale is None else levels * scale
+            return levels if offset is None else levels + offset
         return ops.stft_magnitude(
             waveform, self.framing, power=self.power, scale=scale, offset=offset
         )
 
 
-RULES = (Rule(reference.STFTMagnitude, STFTMagnitude, "stft_magnitude"),)
+def _trained(level: Tensor | None) -> bool:
+    return level is not None and level.requires_grad
+
+
+RULES = (
+    Rule(
+        reference.STFTMagnitude,
+        STFTMagnitude,
+        "stft_magnitude",
+        obstacle=lambda layer: framing_obstacle(layer.framing),
+    ),
+)

@@ -8,15 +8,65 @@ import torch
 from torch import Tensor
 
 from sepfast.errors import InputError
+from sepfast.kernels.precision import stft_precision
+from sepfast.kernels.tuning import has_config
 from sepfast.reference import Framing
+from sepfast.reference.overlap_add import squared_window_sum
 
 
 def framing_obstacle(framing: Framing) -> str | None:
-    """Why there is no kernel for a framing; None where there is one."""
+    """Why there are no kernels for a framing; None where there are."""
     n = framing.n_fft
     if 256 <= n <= 4096 and n & (n - 1) == 0:
         return None
     return f"as n_fft {n} is no power of two from 256 to 4096"
+
+
+def kernel_obstacle(framing: Framing, device: torch.device, kernel: str, **key: str) -> str | None:
+    """Why a kernel cannot run, for a framing and the precision that is demanded now.
+
+    Args:
+        framing: the framing.
+        device: where it would run.
+        kernel: its name.
+        **key: what else its configurations depend on.
+    """
+    reason = framing_obstacle(framing)
+    if reason:
+        return reason
+    precision = stft_precision(device)
+    if has_config(kernel, device, n_fft=framing.n_fft, precision=precision, **key):
+        return None
+    words = "".join(f", {name} {word!r}" for name, word in key.items())
+    return f"as {kernel} is not shipped for n_fft {framing.n_fft}, precision {precision!r}{words}"
+
+
+def inverse_norm(framing: Framing, frames: int, samples: int, like: Tensor) -> Tensor:
+    """One over the summed squared scaled window at each sample, 0 where no frame reaches.
+
+    Returns:
+        (samples,), in the type and on the device of `like`.
+    """
+    full = -(-framing.span // framing.hop)  # frames that reach a sample
+    edges = _inverse_norm(framing, min(frames, full), like.dtype, like.device)
+    if frames > full:
+        # Between the frames at the edges, which fewer reach, it repeats with the hop.
+        ramp, hop = (full - 1) * framing.hop, framing.hop
+        middle = edges[ramp : ramp + hop].expand(frames - full + 1, hop).flatten()
+        edges = torch.cat([edges[:ramp], middle, edges[ramp + hop :]])
+    line = edges[framing.front : framing.front + samples]
+    return torch.nn.functional.pad(line, (0, samples - len(line)))
+
+
+@lru_cache(maxsize=64)
+def _inverse_norm(
+    framing: Framing, frames: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The same for all positions that some frames cover."""
+    window = framing.window_on(torch.empty(0, dtype=torch.float64)) * framing.scale
+    if frames == 0:
+        return torch.empty(0, dtype=dtype, device=device)
+    return (1 / squared_window_sum(window, frames, framing.hop)).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

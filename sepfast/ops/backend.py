@@ -18,7 +18,7 @@ Backend = Literal["auto", "triton", "reference"]
 _current: Backend = "auto"
 
 
-class use_backend:  # noqa: N801  (read as a statement, like `torch.no_grad`)
+class use_backend:
     """Choose the implementation of all operators, from now on or for a `with` block.
 
     Args:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from sepfast import reference
 from sepfast.errors import InputError
-from sepfast.ops._framing import framing_obstacle, rows, scaled_window
+from sepfast.ops._framing import inverse_norm, kernel_obstacle, rows, scaled_window
 from sepfast.ops._operator import constant, define, differentiate, once
-from sepfast.ops.stft import istft_backward, normalised, stft_backward
+from sepfast.ops.stft import istft_backward, stft_backward
 from sepfast.ops.stft import stft as stft_operator
 from sepfast.reference import Framing, Levels
 from sepfast.reference.masked_istft import masked_spectrum_mixture_backward
@@ -132,7 +132,9 @@ def _kernel(
 
     f = _parse(text)
     window, levels = scaled_window(f, shares.device), _kernel_levels(gain, floor, base)
-    out = kernels.forward(rows(shares, 4), rows(waveform, 2), window, f.hop, f.front, levels)
+    lines = rows(waveform, 2)
+    norm = inverse_norm(f, shares.shape[-2], lines.shape[-1], lines)
+    out = kernels.forward(rows(shares, 4), lines, window, norm, f.hop, f.front, levels)
     return out.view(*shares.shape[:-2], waveform.shape[-1]).to(shares.dtype)
 
 
@@ -149,9 +151,25 @@ def _kernel_backward(
     f = _parse(text)
     frames = f.frames(waveform.shape[-1])
     window, levels = scaled_window(f, grad.device), _kernel_levels(gain, floor, base)
-    line = normalised(rows(grad, 3), f, frames)
-    out = kernels.backward(line, rows(waveform, 2), window, f.hop, f.front, frames, f.span, levels)
+    lines = rows(grad, 3)
+    lines = lines * inverse_norm(f, frames, lines.shape[-1], lines)
+    out = kernels.backward(lines, rows(waveform, 2), window, f.hop, f.front, frames, f.span, levels)
     return out.view(*grad.shape[:-1], frames, f.bins).to(grad.dtype)
+
+
+def _obstacle(kernel: str) -> Any:
+    def obstacle(
+        tensor: Tensor,
+        waveform: Tensor,
+        text: str,
+        gain: Tensor | None,
+        floor: Tensor | None,
+        *_: Any,
+    ) -> str | None:
+        levels = "none" if gain is None else "gain" if floor is None else "floor"
+        return kernel_obstacle(_parse(text), tensor.device, kernel, levels=levels)
+
+    return obstacle
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -189,7 +207,7 @@ _masked_istft = define(
     kernel=_kernel,
     fake=lambda shares, waveform, *_: shares.new_empty(*shares.shape[:-2], waveform.shape[-1]),
     check=_check,
-    obstacle=lambda shares, waveform, text, *_: framing_obstacle(_parse(text)),
+    obstacle=_obstacle("sepfast_masked_istft_forward"),
 )
 _masked_istft_backward = define(
     "masked_istft_backward(Tensor grad, Tensor waveform, str framing, Tensor? gain, Tensor? floor,"
@@ -202,7 +220,7 @@ _masked_istft_backward = define(
         *grad.shape[:-1], _parse(text).frames(waveform.shape[-1]), _parse(text).bins
     ),
     check=_check_backward,
-    obstacle=lambda grad, waveform, text, *_: framing_obstacle(_parse(text)),
+    obstacle=_obstacle("sepfast_masked_istft_backward"),
 )
 differentiate("masked_istft", _grad, _save)
 once("masked_istft_backward")

@@ -13,12 +13,14 @@ from sepfast.ops._operator import constant, define, differentiate, once
 from sepfast.reference import LossWeights
 from sepfast.reference.soft_mask_loss import signed_loss
 
+_PUBLISHED = LossWeights()
+
 
 def soft_mask_loss(
     estimates: Tensor,
     mixture: Tensor,
     targets: Tensor,
-    weights: LossWeights = LossWeights(),
+    weights: LossWeights = _PUBLISHED,
 ) -> Tensor:
     """The loss of the soft-masked mixture against the targets.
 
@@ -27,7 +29,7 @@ def soft_mask_loss(
             last.
         mixture: (B, ...), a constant.
         targets: (B, N, ...), a constant.
-        weights: the weights and the reading.
+        weights: the weights and the reading; those of the published programs by default.
 
     Returns:
         A scalar, summed over all elements; float32 for half types.

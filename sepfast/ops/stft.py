@@ -9,10 +9,16 @@ from torch import Tensor
 
 from sepfast import reference
 from sepfast.errors import InputError
-from sepfast.ops._framing import check_bins, check_line, framing_obstacle, rows, scaled_window
+from sepfast.ops._framing import (
+    check_bins,
+    check_line,
+    inverse_norm,
+    kernel_obstacle,
+    rows,
+    scaled_window,
+)
 from sepfast.ops._operator import define, differentiate, once
 from sepfast.reference import Framing
-from sepfast.reference.overlap_add import squared_window_sum
 
 
 def stft(waveform: Tensor, framing: Framing) -> Tensor:
@@ -53,17 +59,6 @@ def istft(spectrum: Tensor, framing: Framing, length: int) -> Tensor:
     return _istft(spectrum, framing.to_text(), length)
 
 
-def normalised(grad: Tensor, framing: Framing, frames: int) -> Tensor:
-    """Gradients (..., samples) divided as the inverse's samples are; 0 where no frame reaches."""
-    samples, front = grad.shape[-1], framing.front
-    line = grad.new_zeros(front + samples)
-    covered = min(framing.covered(frames), front + samples)
-    if covered > 0:
-        window = framing.window_on(grad) * framing.scale
-        line[:covered] = 1 / squared_window_sum(window, frames, framing.hop)[:covered]
-    return grad * line[front:]
-
-
 def _parse(text: str) -> Framing:
     return Framing.from_text(text)
 
@@ -102,7 +97,7 @@ def _stft_backward_kernel(grad: Tensor, text: str, samples: int) -> Tensor:
 
     f = _parse(text)
     window = scaled_window(f, grad.device)
-    out = kernels.inverse(rows(grad, 3), window, f.hop, f.front, samples, 1.0, 1.0, False)
+    out = kernels.inverse(rows(grad, 3), window, None, f.hop, f.front, samples, 1.0, 1.0)
     return out.view(*grad.shape[:-3], samples).to(grad.dtype)
 
 
@@ -111,7 +106,9 @@ def _istft_kernel(spectrum: Tensor, text: str, length: int) -> Tensor:
 
     f = _parse(text)
     window, n = scaled_window(f, spectrum.device), f.n_fft
-    out = kernels.inverse(rows(spectrum, 3), window, f.hop, f.front, length, 2 / n, 1 / n, True)
+    lines = rows(spectrum, 3)
+    norm = inverse_norm(f, lines.shape[1], length, lines)
+    out = kernels.inverse(lines, window, norm, f.hop, f.front, length, 2 / n, 1 / n)
     return out.view(*spectrum.shape[:-3], length).to(spectrum.dtype)
 
 
@@ -120,13 +117,18 @@ def _istft_backward_kernel(grad: Tensor, text: str, frames: int) -> Tensor:
 
     f = _parse(text)
     window, n = scaled_window(f, grad.device), f.n_fft
-    line = normalised(rows(grad, 1), f, frames)
-    out = kernels.forward(line, window, f.hop, f.front, frames, f.span, 2 / n, 1 / n)
+    lines = rows(grad, 1)
+    lines = lines * inverse_norm(f, frames, lines.shape[1], lines)
+    out = kernels.forward(lines, window, f.hop, f.front, frames, f.span, 2 / n, 1 / n)
     return out.view(*grad.shape[:-1], *out.shape[1:]).to(grad.dtype)
 
 
-def _obstacle(tensor: Tensor, text: str, *rest: int) -> str | None:
-    return framing_obstacle(_parse(text))
+def _forward_obstacle(tensor: Tensor, text: str, *rest: int) -> str | None:
+    return kernel_obstacle(_parse(text), tensor.device, "sepfast_stft_forward")
+
+
+def _inverse_obstacle(tensor: Tensor, text: str, *rest: int) -> str | None:
+    return kernel_obstacle(_parse(text), tensor.device, "sepfast_stft_inverse")
 
 
 def _spectrum_like(tensor: Tensor, text: str, frames: int | torch.SymInt) -> Tensor:
@@ -157,7 +159,7 @@ _stft = define(
     kernel=_stft_kernel,
     fake=lambda x, text: _spectrum_like(x, text, _parse(text).frames(x.shape[-1])),
     check=_check_stft,
-    obstacle=_obstacle,
+    obstacle=_forward_obstacle,
 )
 stft_backward = define(
     "stft_backward(Tensor grad, str framing, SymInt samples) -> Tensor",
@@ -165,7 +167,7 @@ stft_backward = define(
     kernel=_stft_backward_kernel,
     fake=lambda grad, text, samples: grad.new_empty(*grad.shape[:-3], samples),
     check=_check_stft_backward,
-    obstacle=_obstacle,
+    obstacle=_inverse_obstacle,
 )
 _istft = define(
     "istft(Tensor spectrum, str framing, SymInt length) -> Tensor",
@@ -173,7 +175,7 @@ _istft = define(
     kernel=_istft_kernel,
     fake=lambda spectrum, text, length: spectrum.new_empty(*spectrum.shape[:-3], length),
     check=_check_istft,
-    obstacle=_obstacle,
+    obstacle=_inverse_obstacle,
 )
 istft_backward = define(
     "istft_backward(Tensor grad, str framing, SymInt frames) -> Tensor",
@@ -181,7 +183,7 @@ istft_backward = define(
     kernel=_istft_backward_kernel,
     fake=_spectrum_like,
     check=_check_istft_backward,
-    obstacle=_obstacle,
+    obstacle=_forward_obstacle,
 )
 differentiate("stft", _grad_stft, _save_stft)
 differentiate("istft", _grad_istft, _save_istft)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sepfast import reference
 from sepfast.errors import InputError
-from sepfast.ops._framing import check_bins, check_line, framing_obstacle, rows, scaled_window
+from sepfast.ops._framing import check_bins, check_line, kernel_obstacle, rows, scaled_window
 from sepfast.ops._operator import constant, define, differentiate, once
 from sepfast.reference import Framing
 
@@ -151,7 +151,9 @@ _stft_magnitude = define(
         *x.shape[:-1], _parse(text).frames(x.shape[-1]), _parse(text).bins
     ),
     check=_check_levels,
-    obstacle=lambda x, text, *_: framing_obstacle(_parse(text)),
+    obstacle=lambda x, text, *_: kernel_obstacle(
+        _parse(text), x.device, "sepfast_stft_magnitude_forward"
+    ),
 )
 _stft_magnitude_backward = define(
     "stft_magnitude_backward(Tensor grad, Tensor waveform, str framing, float power,"
@@ -160,7 +162,9 @@ _stft_magnitude_backward = define(
     kernel=_kernel_backward,
     fake=lambda grad, waveform, *_: waveform.new_empty(waveform.shape),
     check=_check_backward,
-    obstacle=lambda grad, x, text, *_: framing_obstacle(_parse(text)),
+    obstacle=lambda grad, x, text, *_: kernel_obstacle(
+        _parse(text), x.device, "sepfast_stft_magnitude_backward"
+    ),
 )
 differentiate("stft_magnitude", _grad, _save)
 once("stft_magnitude_backward")

@@ -30,7 +30,8 @@ from sepfast.data.examples import (
 )
 from sepfast.device import pick_device
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, soft_mask_loss
+from sepfast.ops import soft_mask_loss
+from sepfast.reference import DeepConvSep
 from sepfast.training.folder import RunFolder, check_unused
 from sepfast.training.history import Ended, Epoch, History, Report, Silent
 from sepfast.training.options import TrainingOptions
