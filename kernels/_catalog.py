@@ -20,7 +20,7 @@ def catalog() -> list[Entry]:
     Imports Triton, and so decides whether this process interprets kernels or compiles them.
 
     Returns:
-        Entries in the order of the modules, each kernel, constants and options once.
+        Entries in the order of the modules, each kernel, constants, options and device once.
 
     Raises:
         ImportError: where Triton is not installed.
@@ -32,7 +32,7 @@ def catalog() -> list[Entry]:
     """
     modules = (import_module(f"sepfast.kernels.{name}") for name in _MODULES)
     entries = (entry for m in modules for kernel in m.KERNELS for entry in kernel.entries())
-    return list({identity(e.kernel, e.constants, e.options): e for e in entries}.values())
+    return list({identity(e.kernel, e.constants, e.options, e.device): e for e in entries}.values())
 
 
 def identity(*parts: object) -> str:

@@ -73,7 +73,7 @@ def compile_check(
         write_results(json, results)
     problems = [problem for result in results for problem in result.problems()]
     for problem in problems:
-        errors.print(problem, style="red", markup=False, highlight=False)
+        errors.print(problem, style="red", markup=False, highlight=False, emoji=False)
     failed = sum(bool(result.faults()) for result in results)
     console.print(f"{len(results)} compiled, {failed} failed", highlight=False)
     if problems:
