@@ -18,10 +18,18 @@ offsets) is more than there are.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from sepfast.kernels import launch
+from sepfast.kernels.tuning import Config
+
+#: Programs for each processor, so that the last ones to end do not count.
+_WAVES = 4
 
 
 @triton.jit
@@ -64,6 +72,12 @@ def frames_at(
 
 
 @triton.jit
+def weighted(x, weights):
+    """A product that is 0 outside the window, where x may be NaN."""
+    return tl.where(weights == 0, 0, x * weights)
+
+
+@triton.jit
 def inside_line(start, samples, n, N: tl.constexpr):
     """Which of the positions n = 0 ... N - 1 behind sample `start` lie in the line, in 32 bits."""
     low = tl.minimum(tl.maximum(-start, 0), N).to(tl.int32)
@@ -86,9 +100,23 @@ def rotated_frames(
     n, _ = positions(R, N1, N2)
     offset = n + tl.where(n < shift, N1 * N2, 0)
     weights = rotated_window(window, shift, valid, R, N1, N2)
-    # Not a product alone: what lies outside the window may be NaN.
     seen = inside_line(start, samples, offset, 2 * N1 * N2) & (weights != 0)
     return tl.load(line + start + offset, seen, other=0) * weights
+
+
+@triton.jit
+def inverse_norm(edges, start, n, frames, hop, full, size, valid):
+    """One over the summed squared window at line positions start + n, from values that differ.
+
+    `edges` are those of `full` frames, `size` positions: as many as reach one sample, so that what
+    lies between its two ends is the value, hop by hop, of all positions between the line's.
+    """
+    position = start + n
+    ramp, steady = (full - 1) * hop, frames.to(tl.int64) * hop
+    phase = ((start - ramp) % hop + hop).to(tl.int32)  # not negative, in front of the ramp either
+    at = tl.where(position < ramp, position, ramp + (phase + n) % hop)
+    at = tl.where(position < steady, at, position - steady + full * hop)
+    return tl.load(edges + at, valid & (at < size), other=0)
 
 
 @triton.jit
@@ -105,6 +133,41 @@ def starting_frames(start, frames, hop, N: tl.constexpr):
     return first, tl.maximum(stop - first, 0).to(tl.int32)
 
 
-def stretch_count(length: int, n_fft: int, blocks_each: int) -> int:
-    """Programs that walk along a line of `length` positions."""
-    return launch.blocks(launch.blocks(length, n_fft), blocks_each)
+class Norm(NamedTuple):
+    """What overlap-added samples are multiplied by: the values at the ends of a line.
+
+    Attributes:
+        edges: one over the summed squared window at the positions that `full` frames cover.
+        full: frames, as many as reach one sample, or all there are.
+    """
+
+    edges: Tensor
+    full: int
+
+
+class Walk(NamedTuple):
+    """How lines are shared out to programs.
+
+    Attributes:
+        blocks: blocks of N samples that a program walks along.
+        programs: programs for a line.
+    """
+
+    blocks: int
+    programs: int
+
+
+def walk(length: int, n_fft: int, lines: int, config: Config, device: torch.device) -> Walk:
+    """Long walks, which repeat little, as far as they leave all processors something to do.
+
+    Args:
+        length: positions of a line.
+        n_fft: N.
+        lines: walks beside each other.
+        config: its BLOCKS is the most that a program walks along.
+        device: where they run.
+    """
+    total = launch.blocks(length, n_fft)
+    enough = _WAVES * launch.processors(device)
+    blocks = max(1, min(config["BLOCKS"], total * lines // enough))
+    return Walk(blocks, launch.blocks(total, blocks))

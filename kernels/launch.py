@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ import triton
 from torch import Tensor
 
 from sepfast.kernels.tuning import Config, lookup, shipped
+
+#: What of a configuration is Triton's.
+_OPTIONS = ("num_warps", "num_stages")
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,13 @@ class Kernel:
         if programs == 0:
             return
         with torch.cuda.device_of(args[0]):
-            self.function[(programs,)](*args, **constants, **config)
+            self.function[(programs,)](*args, **constants, **self._taken(config))
 
     def entries(self) -> Iterator[Entry]:
         """Every variant in every configuration that is shipped for it."""
         for device, key, config in shipped(self.name):
-            options = {k: v for k, v in config.items() if k in ("num_warps", "num_stages")}
-            blocks = {k: v for k, v in config.items() if k not in options}
+            blocks = self._taken(config)
+            options = {k: blocks.pop(k) for k in _OPTIONS if k in blocks}
             for variant in self.variants(**key):
                 yield Entry(
                     self.name,
@@ -85,10 +89,32 @@ class Kernel:
                     device,
                 )
 
+    def _taken(self, config: Config) -> dict[str, int]:
+        """What of a configuration the kernel is given; the rest was for its launcher."""
+        names = {*self.function.arg_names, *_OPTIONS}
+        return {name: value for name, value in config.items() if name in names}
+
+
+def signature(pointers: str, numbers: Iterable[str], floats: str = "") -> dict[str, str]:
+    """Run-time arguments with their Triton types, in order; words are separated by blanks."""
+    return {
+        **dict.fromkeys(pointers.split(), "*fp32"),
+        **dict.fromkeys(numbers, "i32"),
+        **dict.fromkeys(floats.split(), "fp32"),
+    }
+
 
 def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Memory for a result, not yet written; all results come from here."""
     return torch.empty(*shape, dtype=dtype or like.dtype, device=like.device)
+
+
+@lru_cache(maxsize=64)
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a device; 1 for the interpreter's."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def blocks(length: int, block: int) -> int:

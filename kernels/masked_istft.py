@@ -7,13 +7,13 @@ times the framing's scale; X the mixture's STFT, m the shares, u = X / |X|, 1 wh
     backward  with H_n = dL / dS_n, the inverse's transpose of dy_n:
               dm_n = gain_n Re(conj(X) H_n),  or  (|X| - floor) gain_n Re(conj(u) H_n)
 
-A forward program walks along BLOCKS blocks of N samples of one channel (`_frames.py`) for SOURCES
+A forward program walks along some blocks of N samples of one channel (`_frames.py`) for SOURCES
 sources: it reads the mixture's samples once, transforms FRAMES frames, weighs their bins by the
 shares of each source and transforms those back; all phases come from the samples. The frames are
 held rotated and m is real, so the rotation cancels. A backward program has FRAMES frames of one
 channel and SOURCES sources, of the mixture and of the incoming gradients.
 
-Bytes for S sources of a channel: 4 L (1 + S + S B / hop), and 1 / BLOCKS of the shares again.
+Bytes for S sources of a channel: 4 L (1 + S + S B / hop), and a part of the shares again.
 Operations: those of `dft.py`, 1 + S times for each frame.
 """
 
@@ -28,6 +28,12 @@ from torch import Tensor
 
 from sepfast.kernels import _frames, dft, launch
 from sepfast.kernels.precision import stft_precision
+
+#: Lengths that change from song to song: one compilation serves all their values.
+_FORWARD_NUMBERS = (
+    "sources", "channels", "samples", "frames", "hop", "front", "full", "reached", "blocks",
+)  # fmt: skip
+_BACKWARD_NUMBERS = ("sources", "channels", "samples", "frames", "hop", "front", "span")
 
 
 @triton.jit
@@ -69,11 +75,11 @@ def _unit(re, im, zero_re, zero_im):
     return tl.where(loud == 0, zero_re, re / safe), tl.where(loud == 0, zero_im, im / safe), loud
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_FORWARD_NUMBERS)
 def sepfast_masked_istft_forward(
     shares, x, window, norm, table, gain, floor, base, out,
-    sources, channels, samples, frames, hop, front,
-    LEVELS: tl.constexpr, SOURCES: tl.constexpr, FRAMES: tl.constexpr, BLOCKS: tl.constexpr,
+    sources, channels, samples, frames, hop, front, full, reached, blocks,
+    LEVELS: tl.constexpr, SOURCES: tl.constexpr, FRAMES: tl.constexpr,
     N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Shares (Z, S, C, T, B) and the mixture (Z, C, L) to samples (Z, S, C, L)."""
@@ -81,8 +87,8 @@ def sepfast_masked_istft_forward(
     BINS: tl.constexpr = N // 2 + 1
     COLUMNS: tl.constexpr = FRAMES * SOURCES
     all_blocks = tl.cdiv(front + samples, N)
-    batch, channel, source, part = _program(channels, sources, tl.cdiv(all_blocks, BLOCKS), SOURCES)
-    first = part * BLOCKS
+    batch, channel, source, part = _program(channels, sources, tl.cdiv(all_blocks, blocks), SOURCES)
+    first = part * blocks
     x += (batch * channels + channel) * samples
     plane = (batch * sources + source) * channels + channel  # of the first source
     shares += plane * frames * BINS
@@ -108,7 +114,7 @@ def sepfast_masked_istft_forward(
 
     begin_block = _frames.before(first)
     line = tl.zeros((SOURCES, N2, N1), tl.float32)
-    for block in tl.range(begin_block, tl.minimum(all_blocks - first, BLOCKS), disable_licm=True):
+    for block in tl.range(begin_block, tl.minimum(all_blocks - first, blocks), disable_licm=True):
         start = (first + block) * N
         begin, count = _frames.starting_frames(start, frames, hop, N)
         next_line = tl.zeros_like(line)
@@ -160,18 +166,19 @@ def sepfast_masked_istft_forward(
                 table, dft.again(table, done), COLUMNS, N1, N2, K2, PRECISION,
             )  # fmt: skip
             weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
-            y = tl.reshape(y, (FRAMES, SOURCES, N2, N1)) * weights[:, None, :, :]
+            y = tl.reshape(y, (FRAMES, SOURCES, N2, N1))
+            y = _frames.weighted(y, weights[:, None, :, :])
             early = n >= shift  # (FRAMES, N2, N1)
             line += tl.sum(tl.where(early[:, None, :, :], y, 0), axis=0)
             next_line += tl.sum(tl.where(early[:, None, :, :], 0, y), axis=0)
         owned = _frames.inside_line(start - front, samples, n, N) & (block >= 0)
-        line *= tl.load(norm + (start - front) + n, owned, other=0)
+        line *= _frames.inverse_norm(norm, start, n, frames, hop, full, reached, owned)
         to = s[:, None, None] * (channels * samples) + n  # (SOURCES, N2, N1)
         tl.store(out + (start - front) + to, line, owned & known[:, None, None])
         line = next_line
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_BACKWARD_NUMBERS)
 def sepfast_masked_istft_backward(
     grads, x, window, table, gain, floor, out,
     sources, channels, samples, frames, hop, front, span,
@@ -228,24 +235,15 @@ def _variants(n_fft: int, precision: str, levels: str) -> Iterator[dict[str, Any
     yield {"LEVELS": _LEVELS[levels], **dft.constants(n_fft), "PRECISION": precision}
 
 
-def _signature(pointers: str, numbers: str) -> dict[str, str]:
-    return {**dict.fromkeys(pointers.split(), "*fp32"), **dict.fromkeys(numbers.split(), "i32")}
-
-
 FORWARD = launch.Kernel(
     sepfast_masked_istft_forward,
-    _signature(
-        "shares x window norm table gain floor base out",
-        "sources channels samples frames hop front",
-    ),
+    launch.signature("shares x window norm table gain floor base out", _FORWARD_NUMBERS),
     _variants,
     dots=True,
 )
 BACKWARD = launch.Kernel(
     sepfast_masked_istft_backward,
-    _signature(
-        "grads x window table gain floor out", "sources channels samples frames hop front span"
-    ),
+    launch.signature("grads x window table gain floor out", _BACKWARD_NUMBERS),
     _variants,
     dots=True,
 )
@@ -275,7 +273,7 @@ def forward(
     shares: Tensor,
     x: Tensor,
     window: Tensor,
-    norm: Tensor,
+    norm: _frames.Norm,
     hop: int,
     front: int,
     levels: Levels,
@@ -286,7 +284,7 @@ def forward(
         shares: (Z, S, C, T, B), float32, contiguous.
         x: (Z, C, L), likewise, the mixture.
         window: (N,), the window times the scale, 0 behind its span.
-        norm: (L,), one over the summed squared window at each sample.
+        norm: what samples are multiplied by.
         hop, front: the framing.
         levels: the scaling.
 
@@ -299,16 +297,17 @@ def forward(
     out = launch.empty((batch, sources, channels, samples), x)
     precision = stft_precision(x.device)
     config = dict(FORWARD.config(x.device, n_fft=n_fft, precision=precision, levels=levels.kind))
-    together = min(config.pop("SOURCES"), triton.next_power_of_2(sources))
+    together = max(1, min(config.pop("SOURCES"), triton.next_power_of_2(sources)))
     if together * channels * max(samples, frames * (n_fft // 2 + 1)) > 2**31:
         together = 1  # so that no offset within a program passes 32 bits
     groups = launch.blocks(sources, together)
-    stretches = _frames.stretch_count(front + samples, n_fft, config["BLOCKS"])
+    lines = batch * channels * groups
+    walk = _frames.walk(front + samples, n_fft, lines, config, x.device)
     gain, floor, base = (window if part is None else part for part in levels)
     FORWARD.launch(
-        batch * channels * groups * stretches if samples else 0,
-        shares, x, window, norm, dft.tables(n_fft, x.device), gain, floor, base, out,
-        sources, channels, samples, frames, hop, front,
+        lines * walk.programs if samples else 0,
+        shares, x, window, norm.edges, dft.tables(n_fft, x.device), gain, floor, base, out,
+        sources, channels, samples, frames, hop, front, norm.full, norm.edges.shape[0], walk.blocks,
         config=config, LEVELS=_LEVELS[levels.kind], SOURCES=together,
         **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip

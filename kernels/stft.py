@@ -10,8 +10,8 @@ with c_k `edge` at 0 Hz and Nyquist and `interior` elsewhere. With 1 and 1 they 
 its transpose; with 1 / N and 2 / N, and y times `norm` = 1 / sum_t a^2, the inverse STFT and its
 transpose (whose samples the caller multiplies).
 
-A forward program has FRAMES frames; an inverse one walks along BLOCKS blocks of N samples
-(`_frames.py`). Bytes: samples once and spectrum once, 4 L (1 + 2 B / hop) a row, and 1 / BLOCKS of
+A forward program has FRAMES frames; an inverse one walks along some blocks of N samples
+(`_frames.py`). Bytes: samples once and spectrum once, 4 L (1 + 2 B / hop) a row, and a part of
 the spectrum again in the inverse. Operations: those of `dft.py`, for each frame.
 """
 
@@ -27,8 +27,12 @@ from torch import Tensor
 from sepfast.kernels import _frames, dft, launch
 from sepfast.kernels.precision import stft_precision
 
+#: Lengths that change from song to song: one compilation serves all their values.
+_FORWARD_NUMBERS = ("samples", "frames", "hop", "front", "span")
+_INVERSE_NUMBERS = ("frames", "length", "hop", "front", "full", "reached", "blocks")
 
-@triton.jit
+
+@triton.jit(do_not_specialize=_FORWARD_NUMBERS)
 def sepfast_stft_forward(
     x, window, table, out, samples, frames, hop, front, span, interior, edge,
     FRAMES: tl.constexpr,
@@ -58,19 +62,20 @@ def sepfast_stft_forward(
     tl.store(last + 1, nyquist * 0, r < frames - first)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_INVERSE_NUMBERS)
 def sepfast_stft_inverse(
-    spectrum, window, norm, table, out, frames, length, hop, front, interior, edge,
-    FRAMES: tl.constexpr, BLOCKS: tl.constexpr, NORMALISE: tl.constexpr,
+    spectrum, window, norm, table, out,
+    frames, length, hop, front, full, reached, blocks, interior, edge,
+    FRAMES: tl.constexpr, NORMALISE: tl.constexpr,
     N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Spectra (R, T, B, 2) to samples (R, L)."""
     N: tl.constexpr = N1 * N2
     BINS: tl.constexpr = N // 2 + 1
     all_blocks = tl.cdiv(front + length, N)
-    per_row = tl.cdiv(all_blocks, BLOCKS)
+    per_row = tl.cdiv(all_blocks, blocks)
     row = (tl.program_id(0) // per_row).to(tl.int64)
-    first = (tl.program_id(0) % per_row).to(tl.int64) * BLOCKS
+    first = (tl.program_id(0) % per_row).to(tl.int64) * blocks
     spectrum += row * frames * BINS * 2
     out += row * length
 
@@ -79,7 +84,7 @@ def sepfast_stft_inverse(
     weight = tl.where(k == 0, edge, interior)
     line = tl.zeros((1, N2, N1), tl.float32)
     for block in tl.range(
-        _frames.before(first), tl.minimum(all_blocks - first, BLOCKS), disable_licm=True
+        _frames.before(first), tl.minimum(all_blocks - first, blocks), disable_licm=True
     ):
         start = (first + block) * N
         begin, count = _frames.starting_frames(start, frames, hop, N)
@@ -102,12 +107,12 @@ def sepfast_stft_inverse(
             )  # fmt: skip
             weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
             here = n >= shift
-            y *= weights
+            y = _frames.weighted(y, weights)
             line += tl.sum(tl.where(here, y, 0), axis=0, keep_dims=True)
             next_line += tl.sum(tl.where(here, 0, y), axis=0, keep_dims=True)
         owned = _frames.inside_line(start - front, length, n, N) & (block >= 0)
         if NORMALISE:
-            line *= tl.load(norm + (start - front) + n, owned, other=0)
+            line *= _frames.inverse_norm(norm, start, n, frames, hop, full, reached, owned)
         tl.store(out + (start - front) + n, line, owned)
         line = next_line
 
@@ -121,24 +126,15 @@ def _inverse_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
         yield {"NORMALISE": normalise, **dft.constants(n_fft), "PRECISION": precision}
 
 
-_WEIGHTS = {"interior": "fp32", "edge": "fp32"}
 FORWARD = launch.Kernel(
     sepfast_stft_forward,
-    {
-        **dict.fromkeys(("x", "window", "table", "out"), "*fp32"),
-        **dict.fromkeys(("samples", "frames", "hop", "front", "span"), "i32"),
-        **_WEIGHTS,
-    },
+    launch.signature("x window table out", _FORWARD_NUMBERS, "interior edge"),
     _variants,
     dots=True,
 )
 INVERSE = launch.Kernel(
     sepfast_stft_inverse,
-    {
-        **dict.fromkeys(("spectrum", "window", "norm", "table", "out"), "*fp32"),
-        **dict.fromkeys(("frames", "length", "hop", "front"), "i32"),
-        **_WEIGHTS,
-    },
+    launch.signature("spectrum window norm table out", _INVERSE_NUMBERS, "interior edge"),
     _inverse_variants,
     dots=True,
 )
@@ -182,7 +178,7 @@ def forward(
 def inverse(
     spectrum: Tensor,
     window: Tensor,
-    norm: Tensor | None,
+    norm: _frames.Norm | None,
     hop: int,
     front: int,
     length: int,
@@ -194,7 +190,7 @@ def inverse(
     Args:
         spectrum: (R, T, B, 2), float32, contiguous.
         window: (N,), as in `forward`.
-        norm: (L,), what each sample is multiplied by; None for 1.
+        norm: what samples are multiplied by; None for 1.
         hop, front: the framing.
         length: L, samples to give.
         interior, edge: weights of the bins.
@@ -207,10 +203,12 @@ def inverse(
     out = launch.empty((rows, length), spectrum)
     precision = stft_precision(out.device)
     config = INVERSE.config(out.device, n_fft=n_fft, precision=precision)
+    walk = _frames.walk(front + length, n_fft, rows, config, out.device)
+    edges, full = norm or _frames.Norm(window, 1)
     INVERSE.launch(
-        rows * _frames.stretch_count(front + length, n_fft, config["BLOCKS"]) if length else 0,
-        spectrum, window, window if norm is None else norm, dft.tables(n_fft, out.device), out,
-        frames, length, hop, front, interior, edge,
+        rows * walk.programs if length else 0,
+        spectrum, window, edges, dft.tables(n_fft, out.device), out,
+        frames, length, hop, front, full, edges.shape[0], walk.blocks, interior, edge,
         config=config, NORMALISE=norm is not None, **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip
     return out

@@ -6,10 +6,10 @@ the window times the framing's scale; X the STFT.
     forward   Y[t, k] = |X[t, k]|^p scale[k] + offset[k]
     backward  dX = G scale p |X|^(p - 1) X / |X|, 0 where X is 0;  dx = the STFT's transpose of dX
 
-A forward program has FRAMES frames. A backward one walks along BLOCKS blocks of N samples
+A forward program has FRAMES frames. A backward one walks along some blocks of N samples
 (`_frames.py`): it reads the samples once, transforms each frame, weighs its bins and transforms it
 back, all in registers. Bytes a row: forward 4 L (1 + B / hop), backward 4 L (2 + B / hop), and
-1 / BLOCKS of them again. Operations: those of `dft.py`, for each frame, twice in the backward.
+a part of them again. Operations: those of `dft.py`, for each frame, twice in the backward.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from torch import Tensor
 
 from sepfast.kernels import _frames, dft, launch
 from sepfast.kernels.precision import stft_precision
+
+#: Lengths that change from song to song: one compilation serves all their values.
+_FORWARD_NUMBERS = ("samples", "frames", "hop", "front", "span", "channels")
+_BACKWARD_NUMBERS = ("samples", "frames", "hop", "front", "channels", "blocks")
 
 
 @triton.jit
@@ -51,7 +55,7 @@ def _slope(re, im, power, POWER: tl.constexpr):
     return tl.where(squared == 0, 0, slope)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_FORWARD_NUMBERS)
 def sepfast_stft_magnitude_forward(
     x, window, table, scale, offset, out, samples, frames, hop, front, span, channels, power,
     POWER: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr, FRAMES: tl.constexpr,
@@ -86,19 +90,19 @@ def sepfast_stft_magnitude_forward(
     tl.store(base + r * BINS + BINS - 1, last, r < left)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_BACKWARD_NUMBERS)
 def sepfast_stft_magnitude_backward(
-    grads, x, window, table, scale, out, samples, frames, hop, front, channels, power,
-    POWER: tl.constexpr, SCALE: tl.constexpr, FRAMES: tl.constexpr, BLOCKS: tl.constexpr,
+    grads, x, window, table, scale, out, samples, frames, hop, front, channels, blocks, power,
+    POWER: tl.constexpr, SCALE: tl.constexpr, FRAMES: tl.constexpr,
     N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of magnitudes (R, T, B) to those of samples (R, L)."""
     N: tl.constexpr = N1 * N2
     BINS: tl.constexpr = N // 2 + 1
     all_blocks = tl.cdiv(front + samples, N)
-    per_row = tl.cdiv(all_blocks, BLOCKS)
+    per_row = tl.cdiv(all_blocks, blocks)
     row = (tl.program_id(0) // per_row).to(tl.int64)
-    first = (tl.program_id(0) % per_row).to(tl.int64) * BLOCKS
+    first = (tl.program_id(0) % per_row).to(tl.int64) * blocks
     grads += row * frames * BINS
     x += row * samples
     out += row * samples
@@ -108,7 +112,7 @@ def sepfast_stft_magnitude_backward(
     k, frame = _frames.bins(N1, K2), tl.arange(0, FRAMES)
     begin_block = _frames.before(first)
     line = tl.zeros((1, N2, N1), tl.float32)
-    for block in tl.range(begin_block, tl.minimum(all_blocks - first, BLOCKS), disable_licm=True):
+    for block in tl.range(begin_block, tl.minimum(all_blocks - first, blocks), disable_licm=True):
         start = (first + block) * N
         begin, count = _frames.starting_frames(start, frames, hop, N)
         next_line = tl.zeros_like(line)
@@ -141,7 +145,8 @@ def sepfast_stft_magnitude_backward(
                 K2,
                 PRECISION,
             )
-            y *= _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
+            weights = _frames.rotated_window(window, shift, r < left, FRAMES, N1, N2)
+            y = _frames.weighted(y, weights)
             line += tl.sum(tl.where(n >= shift, y, 0), axis=0, keep_dims=True)
             next_line += tl.sum(tl.where(n >= shift, 0, y), axis=0, keep_dims=True)
         owned = _frames.inside_line(start - front, samples, n, N) & (block >= 0)
@@ -165,20 +170,15 @@ def _backward_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
         yield {"POWER": power, "SCALE": scale, **dft.constants(n_fft), "PRECISION": precision}
 
 
-def _signature(pointers: str, numbers: str) -> dict[str, str]:
-    types = {**dict.fromkeys(pointers.split(), "*fp32"), **dict.fromkeys(numbers.split(), "i32")}
-    return {**types, "power": "fp32"}
-
-
 FORWARD = launch.Kernel(
     sepfast_stft_magnitude_forward,
-    _signature("x window table scale offset out", "samples frames hop front span channels"),
+    launch.signature("x window table scale offset out", _FORWARD_NUMBERS, "power"),
     _variants,
     dots=True,
 )
 BACKWARD = launch.Kernel(
     sepfast_stft_magnitude_backward,
-    _signature("grads x window table scale out", "samples frames hop front channels"),
+    launch.signature("grads x window table scale out", _BACKWARD_NUMBERS, "power"),
     _backward_variants,
     dots=True,
 )
@@ -259,10 +259,11 @@ def backward(
     precision = stft_precision(x.device)
     config = BACKWARD.config(x.device, n_fft=n_fft, precision=precision)
     scale = window if levels.scale is None else levels.scale
+    walk = _frames.walk(front + samples, n_fft, rows, config, x.device)
     BACKWARD.launch(
-        rows * _frames.stretch_count(front + samples, n_fft, config["BLOCKS"]) if samples else 0,
+        rows * walk.programs if samples else 0,
         grad, x, window, dft.tables(n_fft, x.device), scale, out,
-        samples, grad.shape[1], hop, front, levels.channels, levels.power,
+        samples, grad.shape[1], hop, front, levels.channels, walk.blocks, levels.power,
         config=config, **levels.constants, **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip
     return out

@@ -202,7 +202,8 @@ def _pad(x: Tensor, framing: Framing) -> Tensor:
     """Zeros in front and behind, so that the frames end where the line ends."""
     samples = x.shape[-1]
     total = framing.covered(framing.frames(samples))
-    return F.pad(x, (framing.front, total - framing.front - samples))
+    # Cut apart from the padding, as the frames may end within the zeros in front.
+    return F.pad(x, (framing.front, max(0, total - framing.front - samples)))[..., :total]
 
 
 def _line(frames: Tensor, framing: Framing) -> Tensor:

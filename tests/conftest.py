@@ -1,13 +1,18 @@
 """What several test files share: real music, and models with something to say."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from contract import PoisonedMemory
 
-from sepfast import create_model
+from sepfast import create_model, use_backend
 from sepfast.data.audio import read
+from sepfast.ops.accuracy import ACCURACY
 from sepfast.reference import stft_magnitude
 
 # Without a GPU, kernels run in Triton's interpreter, which is chosen when Triton is imported.
@@ -59,6 +64,85 @@ def require_kernels(device: str) -> str:
     if (device == "cpu") != (os.environ.get("TRITON_INTERPRET") == "1"):
         pytest.skip("kernels run in the interpreter or on a GPU, never both in one process")
     return device
+
+
+class Place(NamedTuple):
+    """An implementation of the operators, and what it runs on.
+
+    Attributes:
+        device: of the tensors.
+        dtype: likewise; float64 is for PyTorch, float32 for kernels.
+    """
+
+    device: str
+    dtype: torch.dtype
+
+    def put(self, x: torch.Tensor) -> torch.Tensor:
+        """A tensor for it."""
+        return x.detach().to(self.device, self.dtype)
+
+    def bound(self, operator: str, stage: str = "forward") -> float:
+        """What an operator's relative error stays below."""
+        if self.dtype == torch.float64:
+            return 1e-12
+        # The interpreter takes every product in float32.
+        cpu = self.device == "cpu"
+        demand = "highest" if cpu else torch.get_float32_matmul_precision()
+        return getattr(ACCURACY[operator][demand], stage)
+
+
+@contextmanager
+def _knobs_kept() -> Iterator[None]:
+    """One thread, for small tensors on a busy machine; and the knobs as they were behind."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def kernels_on(device: str) -> Iterator[Place]:
+    """Operators run kernels, whose results are NaN before and lie between guards."""
+    memory = PoisonedMemory()
+    with pytest.MonkeyPatch.context() as patch, use_backend("triton"), _knobs_kept():
+        patch.setattr("sepfast.kernels.launch.empty", memory)
+        yield Place(device, torch.float32)
+    assert memory.guards_hold()
+
+
+@pytest.fixture
+def kernels(kernel_device) -> Iterator[Place]:
+    """Operators run kernels."""
+    with kernels_on(kernel_device) as place:
+        yield place
+
+
+@pytest.fixture(params=["reference", "kernels", pytest.param("cuda", marks=pytest.mark.gpu)])
+def place(request) -> Iterator[Place]:
+    """Operators run PyTorch in float64, then kernels in float32."""
+    if request.param == "reference":
+        with use_backend("reference"), _knobs_kept():
+            yield Place("cpu", torch.float64)
+    else:
+        device = require_kernels("cuda" if request.param == "cuda" else "cpu")
+        with kernels_on(device) as made:
+            yield made
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Numbers of a float32 normal distribution, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).double()
+
+
+def assert_near(out: torch.Tensor, true: torch.Tensor, bound: float) -> None:
+    """Equal shapes, and |out - true| <= bound |true|."""
+    assert out.shape == true.shape
+    out, true = out.detach().cpu().double(), true.detach().cpu().double()
+    assert float((out - true).norm()) <= bound * float(true.norm())
 
 
 def relative_error(out: torch.Tensor, true: torch.Tensor) -> float:

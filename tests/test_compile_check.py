@@ -305,7 +305,9 @@ def test_catalog_names_kernels_and_all_their_arguments():
         assert re.fullmatch(r"sepfast_[a-z0-9]+(_[a-z0-9]+)+", entry.kernel)
         assert {*entry.signature, *entry.constants} == set(entry.function.arg_names), entry.kernel
         assert not entry.signature.keys() & entry.constants.keys()
-    assert len({identity(e.kernel, e.constants, e.options) for e in entries}) == len(entries)
+    assert len({identity(e.kernel, e.constants, e.options, e.device) for e in entries}) == len(
+        entries
+    )
 
 
 def test_table_has_every_kernel_on_every_target_it_is_launched_on():

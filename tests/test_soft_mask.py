@@ -1,4 +1,4 @@
-"""Masks and what is done with them."""
+"""Masks: shares that add up, oracles, and their gradient."""
 
 import pytest
 import torch
@@ -8,19 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepfast import InputError, ops
-from sepfast.reference import (
-    FRAMINGS,
-    Framing,
-    Levels,
-    binary_mask,
-    istft,
-    masked_istft,
-    masked_istft_backward,
-    soft_mask,
-    soft_mask_backward,
-    stft,
-    wiener_mask,
-)
+from sepfast.reference import binary_mask, soft_mask, soft_mask_backward, wiener_mask
 
 
 def test_shares_add_up_and_silence_is_shared():
@@ -68,58 +56,6 @@ def test_oracles():
     torch.testing.assert_close(wiener_mask(targets).flatten(), torch.tensor([0.36, 0.64, 0]))
     assert binary_mask(torch.ones(1, 3, 1)).flatten().tolist() == [1, 0, 0]
     assert (wiener_mask(torch.zeros(1, 4, 1)) == 0.25).all()
-
-
-@pytest.mark.parametrize("framing", [FRAMINGS["deepconvsep"], Framing(16, 4, front=12)])
-def test_shares_that_add_up_give_the_mixture_back(framing):
-    x = torch.randn(2, 3001, dtype=torch.float64)
-    frames = framing.frames(3001)
-    shares = soft_mask(torch.rand(4, 2, frames, framing.bins, dtype=torch.float64), dim=0)
-    stems = masked_istft(shares, x, framing)
-    assert stems.shape == (4, 2, 3001)
-    torch.testing.assert_close(stems.sum(0), x, atol=1e-12, rtol=0)
-
-
-def test_masked_istft_backward_is_autograds():
-    framing = Framing(16, 4, front=8, rule="ceil+2")
-    x = torch.randn(2, 50, dtype=torch.float64)
-    shape = (3, 2, framing.frames(50), framing.bins)
-    shares = torch.rand(shape, dtype=torch.float64, requires_grad=True)
-    out = masked_istft(shares, x, framing)
-    grad = torch.randn_like(out)
-    (expected,) = torch.autograd.grad(out, shares, grad)
-    torch.testing.assert_close(masked_istft_backward(grad, x, framing), expected)
-
-
-def test_levels_without_a_floor_are_a_gain():
-    framing = Framing(16, 4, front=8, rule="ceil+2")
-    x = torch.randn(1, 60, dtype=torch.float64)
-    shares = torch.rand(2, 1, framing.frames(60), 9, dtype=torch.float64)
-    gain, floor, base = (
-        torch.rand(2, 1, 1, 9).double(),
-        torch.zeros(1, 1, 9),
-        torch.zeros(2, 1, 1, 9),
-    )
-    expected = masked_istft(shares, x, framing, Levels(gain, floor.double(), base.double()))
-    torch.testing.assert_close(masked_istft(shares, x, framing, Levels(gain)), expected)
-
-
-def test_levels_scale_magnitudes_and_keep_the_phase():
-    framing = Framing(16, 4, front=8, rule="ceil+2")
-    x = torch.randn(1, 60, dtype=torch.float64)
-    x[:, :30] = 0  # frames without any phase: taken as 0
-    spectrum = torch.view_as_complex(stft(x, framing))
-    shape = (2, 1, *spectrum.shape[1:])
-    shares = torch.rand(shape, dtype=torch.float64)
-    floor, gain, base = (
-        torch.rand(s, dtype=torch.float64) for s in ((1, 1, 9), (2, 1, 1, 9), (2, 1, 1, 9))
-    )
-    wanted = shares * ((spectrum.abs() - floor) * gain) + base
-    expected = torch.polar(wanted.abs(), spectrum.angle() + torch.where(wanted < 0, torch.pi, 0))
-    expected = istft(torch.view_as_real(expected), framing, 60)
-    torch.testing.assert_close(
-        masked_istft(shares, x, framing, Levels(gain, floor, base)), expected
-    )
 
 
 # The operator and its kernels

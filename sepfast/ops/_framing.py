@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,21 +42,33 @@ def kernel_obstacle(framing: Framing, device: torch.device, kernel: str, **key: 
     return f"as {kernel} is not shipped for n_fft {framing.n_fft}, precision {precision!r}{words}"
 
 
-def inverse_norm(framing: Framing, frames: int, samples: int, like: Tensor) -> Tensor:
-    """One over the summed squared scaled window at each sample, 0 where no frame reaches.
+class InverseNorm(NamedTuple):
+    """One over the summed squared scaled window, at the positions that `full` frames cover.
 
-    Returns:
-        (samples,), in the type and on the device of `like`.
+    Attributes:
+        edges: (positions,); with as many frames as reach a sample, all values that there are.
+        full: the frames.
     """
-    full = -(-framing.span // framing.hop)  # frames that reach a sample
-    edges = _inverse_norm(framing, min(frames, full), like.dtype, like.device)
+
+    edges: Tensor
+    full: int
+
+
+def inverse_norm(framing: Framing, frames: int, like: Tensor) -> InverseNorm:
+    """What samples that some frames were added to are multiplied by; as `like` is."""
+    full = min(frames, -(-framing.span // framing.hop))
+    return InverseNorm(_inverse_norm(framing, full, like.dtype, like.device), max(1, full))
+
+
+def normalised(lines: Tensor, framing: Framing, frames: int) -> Tensor:
+    """Lines (R, samples) multiplied so; 0 where no frame reaches."""
+    edges, full = inverse_norm(framing, frames, lines)
+    ramp, hop = (full - 1) * framing.hop, framing.hop
     if frames > full:
-        # Between the frames at the edges, which fewer reach, it repeats with the hop.
-        ramp, hop = (full - 1) * framing.hop, framing.hop
         middle = edges[ramp : ramp + hop].expand(frames - full + 1, hop).flatten()
         edges = torch.cat([edges[:ramp], middle, edges[ramp + hop :]])
-    line = edges[framing.front : framing.front + samples]
-    return torch.nn.functional.pad(line, (0, samples - len(line)))
+    line = edges[framing.front : framing.front + lines.shape[1]]
+    return lines * torch.nn.functional.pad(line, (0, lines.shape[1] - len(line)))
 
 
 @lru_cache(maxsize=64)
@@ -84,7 +97,9 @@ def single(tensor: Tensor) -> Tensor:
 
 def rows(tensor: Tensor, axes: int) -> Tensor:
     """Leading axes as one: (R, ...) with the last `axes` axes kept."""
-    return single(tensor).reshape(-1, *tensor.shape[tensor.ndim - axes :])
+    split = tensor.ndim - axes
+    # Not -1, which says nothing where another axis is 0.
+    return single(tensor).reshape(tensor.shape[:split].numel(), *tensor.shape[split:])
 
 
 def check_line(name: str, tensor: Tensor) -> None:

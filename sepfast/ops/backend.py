@@ -35,15 +35,19 @@ class use_backend:
         ...     pass  # operators in here run PyTorch
     """
 
+    _backend: Backend
+    _previous: Backend
+
     def __init__(self, backend: Backend) -> None:
         global _current
         if backend not in get_args(Backend):
             raise InputError(f"backend: got {backend!r}, takes {', '.join(get_args(Backend))}")
-        self._previous = _current
+        self._backend, self._previous = backend, _current
         _current = backend
 
     def __enter__(self) -> None:
-        """The backend is chosen already."""
+        global _current
+        _current = self._backend
 
     def __exit__(
         self,

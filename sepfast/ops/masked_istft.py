@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sepfast import reference
 from sepfast.errors import InputError
-from sepfast.ops._framing import inverse_norm, kernel_obstacle, rows, scaled_window
+from sepfast.ops._framing import inverse_norm, kernel_obstacle, normalised, rows, scaled_window
 from sepfast.ops._operator import constant, define, differentiate, once
 from sepfast.ops.stft import istft_backward, stft_backward
 from sepfast.ops.stft import stft as stft_operator
@@ -129,11 +129,12 @@ def _kernel(
     base: Tensor | None,
 ) -> Tensor:
     from sepfast.kernels import masked_istft as kernels
+    from sepfast.kernels._frames import Norm
 
     f = _parse(text)
     window, levels = scaled_window(f, shares.device), _kernel_levels(gain, floor, base)
     lines = rows(waveform, 2)
-    norm = inverse_norm(f, shares.shape[-2], lines.shape[-1], lines)
+    norm = Norm(*inverse_norm(f, shares.shape[-2], lines))
     out = kernels.forward(rows(shares, 4), lines, window, norm, f.hop, f.front, levels)
     return out.view(*shares.shape[:-2], waveform.shape[-1]).to(shares.dtype)
 
@@ -152,7 +153,7 @@ def _kernel_backward(
     frames = f.frames(waveform.shape[-1])
     window, levels = scaled_window(f, grad.device), _kernel_levels(gain, floor, base)
     lines = rows(grad, 3)
-    lines = lines * inverse_norm(f, frames, lines.shape[-1], lines)
+    lines = normalised(lines.flatten(0, -2), f, frames).view(lines.shape)
     out = kernels.backward(lines, rows(waveform, 2), window, f.hop, f.front, frames, f.span, levels)
     return out.view(*grad.shape[:-1], frames, f.bins).to(grad.dtype)
 

@@ -14,6 +14,7 @@ from sepfast.ops._framing import (
     check_line,
     inverse_norm,
     kernel_obstacle,
+    normalised,
     rows,
     scaled_window,
 )
@@ -103,11 +104,12 @@ def _stft_backward_kernel(grad: Tensor, text: str, samples: int) -> Tensor:
 
 def _istft_kernel(spectrum: Tensor, text: str, length: int) -> Tensor:
     from sepfast.kernels import stft as kernels
+    from sepfast.kernels._frames import Norm
 
     f = _parse(text)
     window, n = scaled_window(f, spectrum.device), f.n_fft
     lines = rows(spectrum, 3)
-    norm = inverse_norm(f, lines.shape[1], length, lines)
+    norm = Norm(*inverse_norm(f, lines.shape[1], lines))
     out = kernels.inverse(lines, window, norm, f.hop, f.front, length, 2 / n, 1 / n)
     return out.view(*spectrum.shape[:-3], length).to(spectrum.dtype)
 
@@ -117,8 +119,7 @@ def _istft_backward_kernel(grad: Tensor, text: str, frames: int) -> Tensor:
 
     f = _parse(text)
     window, n = scaled_window(f, grad.device), f.n_fft
-    lines = rows(grad, 1)
-    lines = lines * inverse_norm(f, frames, lines.shape[1], lines)
+    lines = normalised(rows(grad, 1), f, frames)
     out = kernels.forward(lines, window, f.hop, f.front, frames, f.span, 2 / n, 1 / n)
     return out.view(*grad.shape[:-1], *out.shape[1:]).to(grad.dtype)
 

@@ -1,0 +1,275 @@
+"""What is measured: operators in the shapes of `work.WORKLOADS`, the most important ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from sepfast.bench import work
+from sepfast.bench.work import WORKLOADS, Work, Workload
+from sepfast.ops.accuracy import ACCURACY, Bound, Precision
+from sepfast.reference import Levels
+
+Tensors = dict[str, Tensor]
+Output = Tensor | tuple[Tensor, ...]
+Size = Literal["full", "small", "quick"]
+SIZES: tuple[Size, ...] = ("full", "small", "quick")
+
+#: Workload -> rows and samples on a CPU: for seconds a case, and for next to nothing.
+_SMALLER = {
+    "song": ((2, 10 * 44100), (2, 44100)),
+    "training": ((2 * 2 * 2, 28 * 256), (2, 28 * 256)),
+    "style-transfer": ((2, 8000), (1, 2000)),
+    "landmarks": ((8, 48000), (2, 16000)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator in one shape.
+
+    Attributes:
+        name: `workload/operator`, with what sets it apart from others behind that.
+        operator: its name, or "chain".
+        shape: of what is timed.
+        inputs: takes a shape and a device; gives random float32 tensors by name.
+        call: takes a package with the operators' names, tensors and their shape; gives the result.
+        work: takes a shape; gives its work.
+        differentiable: the tensors whose gradients are verified; none where a slope has no bound,
+            as that of a power below 1 next to silence.
+        gradient: whether they are timed too.
+        kernels: what runs where all of it runs in kernels, without the prefix `sepfast_`.
+        parts: the operators whose errors add up to this one's.
+        transforms: whether there is a side that goes through cuFFT, and precision matters.
+    """
+
+    name: str
+    operator: str
+    shape: Workload
+    inputs: Callable[[Workload, torch.device], Tensors]
+    call: Callable[[Any, Tensors, Workload], Output]
+    work: Callable[[Workload], Work]
+    differentiable: tuple[str, ...]
+    gradient: bool = False
+    kernels: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    transforms: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    def bound(self) -> Bound:
+        """Of the accuracy table, for what PyTorch's knob says now."""
+        bounds = [ACCURACY[part][demand()] for part in self.parts or (self.operator,)]
+        return Bound(sum(b.forward for b in bounds), sum(b.backward for b in bounds))
+
+    def tiny(self) -> Workload:
+        """A shape to verify in: two rows, so long that several programs share them."""
+        long = 12 * self.shape.framing.n_fft + 37
+        return replace(
+            self.shape, rows=min(2, self.shape.rows), samples=min(long, self.shape.samples)
+        )
+
+
+def demand() -> Precision:
+    """`torch.get_float32_matmul_precision()`, as the accuracy table has it."""
+    return cast(Precision, torch.get_float32_matmul_precision())
+
+
+def shaped(workload: str, size: Size) -> Workload:
+    """The shape of a workload in a size."""
+    full = WORKLOADS[workload]
+    if size == "full":
+        return full
+    rows, samples = _SMALLER[workload][SIZES.index(size) - 1]
+    return replace(full, rows=rows, samples=samples)
+
+
+def suite(size: Size = "full", operator: str = "") -> list[Case]:
+    """All cases in a size, or those of one operator, in the order of their importance."""
+    return [case for case in _suite(size) if operator in ("", case.operator)]
+
+
+def _suite(size: Size) -> Iterator[Case]:
+    song, training, style = (shaped(w, size) for w in ("song", "training", "style-transfer"))
+    yield _magnitude("song/stft_magnitude", song)
+    yield _masked("song/masked_istft", song)
+    yield _loss("training/soft_mask_loss+gradient", training)
+    yield _chain("song/chain", song)
+    yield _mask("training/soft_mask+gradient", training, gradient=True)
+    yield _masked("training/masked_istft+gradient", training, gradient=True)
+    yield _masked("song/masked_istft-levels", song, levels=True)
+    yield _magnitude("style-transfer/stft_magnitude", style)
+    yield _magnitude("landmarks/stft_magnitude-scaled", shaped("landmarks", size), scaled=True)
+    yield _stft("song/stft", song)
+    yield _istft("song/istft", song)
+    yield _magnitude("style-transfer/stft_magnitude+gradient", style, gradient=True)
+    yield _istft("style-transfer/istft", style)
+    yield _mask("song/soft_mask", song)
+    yield _loss("training/soft_mask_loss", training, gradient=False)
+
+
+def _line(shape: Workload, device: torch.device) -> Tensors:
+    return {"waveform": torch.randn(shape.rows, shape.samples, device=device)}
+
+
+def _shares(shape: Workload, device: torch.device) -> Tensors:
+    """One batch of `rows` channels: to the kernels that is the same as a batch of them."""
+    axes = (shape.sources, shape.rows, shape.framing.frames(shape.samples), shape.framing.bins)
+    return {"shares": torch.rand(axes, device=device), **_line(shape, device)}
+
+
+def _levelled(shape: Workload, device: torch.device) -> Tensors:
+    bins, axes = shape.framing.bins, (shape.sources, shape.rows, 1)
+    return {
+        **_shares(shape, device),
+        "gain": torch.rand(*axes, bins, device=device) + 0.5,
+        "floor": torch.rand(shape.rows, 1, bins, device=device),
+        "base": torch.rand(*axes, bins, device=device),
+    }
+
+
+def _scaled(shape: Workload, device: torch.device) -> Tensors:
+    bins = shape.framing.bins
+    levels = {name: torch.rand(bins, device=device) + 0.5 for name in ("scale", "offset")}
+    return {**_line(shape, device), **levels}
+
+
+def _spectrum(shape: Workload, device: torch.device) -> Tensors:
+    axes = (shape.rows, shape.framing.frames(shape.samples), shape.framing.bins, 2)
+    return {"spectrum": torch.randn(axes, device=device)}
+
+
+def _estimates(shape: Workload, device: torch.device) -> Tensors:
+    axes = (shape.rows, shape.sources, shape.framing.frames(shape.samples), shape.framing.bins)
+    return {"estimates": torch.randn(axes, device=device)}
+
+
+def _loss_inputs(shape: Workload, device: torch.device) -> Tensors:
+    estimates = _estimates(shape, device)
+    targets = torch.rand_like(estimates["estimates"])
+    return {**estimates, "mixture": targets.sum(1), "targets": targets}
+
+
+def _chain_inputs(shape: Workload, device: torch.device) -> Tensors:
+    tensors = _shares(shape, device)
+    return {"estimates": tensors.pop("shares") + 0.01, **tensors}
+
+
+def _call_chain(f: Any, x: Tensors, shape: Workload) -> Output:
+    """Magnitudes, which a network would take, and the stems of what it gave."""
+    magnitudes = f.stft_magnitude(x["waveform"], shape.framing)
+    shares = f.soft_mask(x["estimates"], 0)
+    return magnitudes, f.masked_istft(shares, x["waveform"], shape.framing)
+
+
+def _call_masked(f: Any, x: Tensors, shape: Workload) -> Output:
+    levels = Levels(x["gain"], x["floor"], x["base"]) if "gain" in x else None
+    return f.masked_istft(x["shares"], x["waveform"], shape.framing, levels)
+
+
+def _call_scaled(f: Any, x: Tensors, shape: Workload) -> Output:
+    levels = {"scale": x["scale"], "offset": x["offset"]}
+    return f.stft_magnitude(x["waveform"], shape.framing, power=0.3, **levels)
+
+
+def _tiling(kernel: str, n_fft: int, **key: str) -> work.Tiling:
+    """What is shipped for the precision that is demanded now, on CUDA."""
+    precision = "tf32x3" if demand() == "highest" else "tf32"
+    return work.shipped_tiling(f"sepfast_{kernel}", n_fft=n_fft, precision=precision, **key)
+
+
+def _stft(name: str, shape: Workload) -> Case:
+    return Case(
+        name, "stft", shape, _line,
+        lambda f, x, s: f.stft(x["waveform"], s.framing),
+        lambda s: work.stft(s.rows, s.samples, s.framing),
+        ("waveform",), kernels=("stft_forward",),
+    )  # fmt: skip
+
+
+def _istft(name: str, shape: Workload) -> Case:
+    def done(s: Workload) -> Work:
+        tiling = _tiling("stft_inverse", s.framing.n_fft)
+        return work.istft(s.rows, s.samples, s.framing, tiling)
+
+    return Case(
+        name, "istft", shape, _spectrum,
+        lambda f, x, s: f.istft(x["spectrum"], s.framing, s.samples),
+        done, ("spectrum",), kernels=("stft_inverse",),
+    )  # fmt: skip
+
+
+def _magnitude(name: str, shape: Workload, scaled: bool = False, gradient: bool = False) -> Case:
+    def done(s: Workload) -> Work:
+        if not gradient:
+            return work.stft_magnitude(s.rows, s.samples, s.framing)
+        tiling = _tiling("stft_magnitude_backward", s.framing.n_fft)
+        return work.stft_magnitude_gradient(s.rows, s.samples, s.framing, tiling)
+
+    def plainly(f: Any, x: Tensors, s: Workload) -> Output:
+        return f.stft_magnitude(x["waveform"], s.framing)
+
+    return Case(
+        name, "stft_magnitude", shape, _scaled if scaled else _line,
+        _call_scaled if scaled else plainly, done, () if scaled else ("waveform",),
+        gradient=gradient,
+        kernels=("stft_magnitude_forward", "stft_magnitude_backward")[: 1 + gradient],
+    )  # fmt: skip
+
+
+def _masked(name: str, shape: Workload, levels: bool = False, gradient: bool = False) -> Case:
+    def done(s: Workload) -> Work:
+        kind = "floor" if levels else "none"
+        tiling = _tiling("masked_istft_forward", s.framing.n_fft, levels=kind)
+        count = work.masked_istft_gradient if gradient else work.masked_istft
+        return count(s.rows, s.sources, s.samples, s.framing, tiling)
+
+    return Case(
+        name, "masked_istft", shape, _levelled if levels else _shares, _call_masked,
+        done, ("shares",), gradient=gradient,
+        kernels=("masked_istft_forward", "masked_istft_backward")[: 1 + gradient],
+    )  # fmt: skip
+
+
+def _chain(name: str, shape: Workload) -> Case:
+    def done(s: Workload) -> Work:
+        tiling = _tiling("masked_istft_forward", s.framing.n_fft, levels="none")
+        return work.chain(s.rows, s.sources, s.samples, s.framing, tiling)
+
+    return Case(
+        name, "chain", shape, _chain_inputs, _call_chain, done, ("estimates",),
+        kernels=("stft_magnitude_forward", "soft_mask_forward", "masked_istft_forward"),
+        parts=("stft_magnitude", "soft_mask", "masked_istft"),
+    )  # fmt: skip
+
+
+def _mask(name: str, shape: Workload, gradient: bool = False) -> Case:
+    count = work.soft_mask_gradient if gradient else work.soft_mask
+    return Case(
+        name, "soft_mask", shape, _estimates,
+        lambda f, x, s: f.soft_mask(x["estimates"], 1),
+        lambda s: count(s.sources * _inner(s)),
+        ("estimates",), gradient=gradient, transforms=False,
+        kernels=("soft_mask_forward", "soft_mask_backward")[: 1 + gradient],
+    )  # fmt: skip
+
+
+def _loss(name: str, shape: Workload, gradient: bool = True) -> Case:
+    count = work.soft_mask_loss_gradient if gradient else work.soft_mask_loss
+    return Case(
+        name, "soft_mask_loss", shape, _loss_inputs,
+        lambda f, x, s: f.soft_mask_loss(x["estimates"], x["mixture"], x["targets"]),
+        lambda s: count(s.sources, _inner(s)),
+        ("estimates",), gradient=gradient, transforms=False,
+        kernels=("soft_mask_loss_forward", "soft_mask_loss_backward")[: 1 + gradient],
+    )  # fmt: skip
+
+
+def _inner(shape: Workload) -> int:
+    """Elements of one source."""
+    return shape.rows * shape.framing.frames(shape.samples) * shape.framing.bins

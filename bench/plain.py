@@ -1,0 +1,87 @@
+"""The operators as one writes them with `torch.stft`, `torch.istft` and little else: cuFFT's side.
+
+Same names, arguments and layouts as `sepfast.reference`; windows are made once for a device. The
+inverse takes framings whose `front` is half of n_fft, as all that are measured have.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sepfast.reference import Framing, Levels, soft_mask
+
+__all__ = ["istft", "masked_istft", "soft_mask", "stft", "stft_magnitude"]
+
+
+def stft(waveform: Tensor, framing: Framing) -> Tensor:
+    """Spectra (..., T, B, 2)."""
+    return torch.view_as_real(_complex(waveform, framing).mT)
+
+
+def istft(spectrum: Tensor, framing: Framing, length: int) -> Tensor:
+    """Samples (..., length) of spectra (..., T, B, 2)."""
+    return _samples(torch.view_as_complex(spectrum).mT, framing, length)
+
+
+def stft_magnitude(
+    waveform: Tensor,
+    framing: Framing,
+    *,
+    power: float = 1.0,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """Magnitudes (..., T, B), to a power, scaled."""
+    levels = _complex(waveform, framing).abs().mT
+    levels = levels if power == 1 else levels**power
+    levels = levels if scale is None else levels * scale
+    return levels if offset is None else levels + offset
+
+
+def masked_istft(
+    shares: Tensor, waveform: Tensor, framing: Framing, levels: Levels | None = None
+) -> Tensor:
+    """Samples (..., S, C, L) of shares (..., S, C, T, B) and the mixture (..., C, L)."""
+    mixture = _complex(waveform, framing).unsqueeze(-4)  # (..., 1, C, B, T)
+    if levels is None or levels.floor is None or levels.base is None:
+        gains = shares if levels is None else shares * levels.gain
+        spectra = gains.mT * mixture
+    else:
+        loud = (mixture.abs().mT - levels.floor) * levels.gain
+        angle = mixture.angle()
+        phase = torch.polar(torch.ones_like(angle), angle)
+        spectra = (shares * loud + levels.base).mT * phase
+    return _samples(spectra, framing, waveform.shape[-1])
+
+
+def _complex(waveform: Tensor, framing: Framing) -> Tensor:
+    """(..., B, T)."""
+    samples = waveform.shape[-1]
+    total = (framing.frames(samples) - 1) * framing.hop + framing.n_fft
+    line = F.pad(waveform, (framing.front, total - framing.front - samples)).flatten(0, -2)
+    window = _window(framing, waveform.dtype, waveform.device)
+    spectra = torch.stft(
+        line, framing.n_fft, framing.hop, window=window, center=False, return_complex=True
+    )
+    return spectra.unflatten(0, waveform.shape[:-1])
+
+
+def _samples(spectra: Tensor, framing: Framing, length: int) -> Tensor:
+    """Of complex (..., B, T)."""
+    real = torch.empty(0, dtype=spectra.dtype).real
+    window = _window(framing, real.dtype, spectra.device)
+    lines = torch.istft(
+        spectra.flatten(0, -3), framing.n_fft, framing.hop, window=window, length=length
+    )
+    return lines.unflatten(0, spectra.shape[:-2])
+
+
+@lru_cache(maxsize=32)
+def _window(framing: Framing, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The window times the scale, zeros behind its span, (N,)."""
+    window = framing.window_on(torch.empty(0, dtype=torch.float64)) * framing.scale
+    return F.pad(window, (0, framing.n_fft - framing.span)).to(device, dtype)

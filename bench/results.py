@@ -1,0 +1,210 @@
+"""What was measured, as rows, a file and a table."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sepfast.files import atomic
+
+#: Changes with what the file means.
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One side of one case.
+
+    Attributes:
+        case: its name, `workload/operator`.
+        operator: the operator, or "chain".
+        side: "ours", "eager" (the reference), "compiled" (the same by `torch.compile`) or "cufft"
+            (`torch.stft` and `torch.istft`).
+        precision: what PyTorch's knob said.
+        gradient: whether the gradient was timed too.
+        shapes: of the inputs, by name.
+        path: what ran: "triton", "pytorch" or "triton and pytorch".
+        kernels: our kernels that ran.
+        rounds: how often it was timed.
+        p20_ms, p50_ms, p80_ms: times on the device.
+        host_ms: the median until Python had control again.
+        least_bytes, moved_bytes, requested_bytes: of `work.py`; the latter two are ours.
+        operations: that are needed.
+        bound: what bounds it by the ceilings, "memory" or "arithmetic".
+        ceiling_percent: the time that it takes at least, of the median.
+        peak_bytes: memory at its peak, inputs included; None on a CPU.
+        error, gradient_error: |out - ref64| / |ref64| on a small shape; None for "compiled",
+            which is held to "eager" instead.
+        ratio_to_eager: eager's median over this one's: above 1 is faster.
+    """
+
+    case: str
+    operator: str
+    side: str
+    precision: str
+    gradient: bool
+    shapes: dict[str, list[int]]
+    path: str
+    kernels: list[str]
+    rounds: int
+    p20_ms: float
+    p50_ms: float
+    p80_ms: float
+    host_ms: float
+    least_bytes: int
+    moved_bytes: int
+    requested_bytes: int
+    operations: int
+    bound: str
+    ceiling_percent: float
+    peak_bytes: int | None
+    error: float | None
+    gradient_error: float | None
+    ratio_to_eager: float
+
+
+@dataclass
+class Report:
+    """All of a run; written whenever a piece of it is done.
+
+    Attributes:
+        environment: device, versions and commit.
+        settings: what the command was given.
+        ceilings: bytes and operations a second, measured.
+        verification: a `Checked` for each case, or its error.
+        gpu_tests: how `pytest -m gpu` ended.
+        rows: the rows.
+        tuning: what each key's sweep found.
+        skipped: piece -> why it was left out.
+        complete: whether nothing was left out for want of time.
+    """
+
+    environment: dict[str, Any]
+    settings: dict[str, Any]
+    ceilings: dict[str, Any] = field(default_factory=dict)
+    verification: list[dict[str, Any]] = field(default_factory=list)
+    gpu_tests: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    tuning: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_json(path, {"schema": SCHEMA, **asdict(self)})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value, whole or not at all."""
+    text = json.dumps(value, indent=1) + "\n"
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a number is worth nothing without."""
+    names = ("torch", "triton", "numpy", "sepfast")
+    about: dict[str, Any] = {
+        "device": platform.processor() or platform.machine(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **{n: _version(n) for n in names}},
+        "commit": _commit(),
+    }
+    if device.type == "cuda":
+        of_gpu = torch.cuda.get_device_properties(device)
+        about["device"] = of_gpu.name
+        about["capability"] = list(torch.cuda.get_device_capability(device))
+        about["memory_bytes"] = of_gpu.total_memory
+        about["versions"]["cuda"] = torch.version.cuda
+        about["versions"]["hip"] = torch.version.hip
+    return about
+
+
+def _version(package: str) -> str | None:
+    if package == "torch":
+        return str(torch.__version__)
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the tree that this file lies in, "+" behind it where files differ."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = _said([*git, "rev-parse", "HEAD"])
+        return head + ("+" if _said([*git, "status", "--porcelain", "-uno"]) else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _said(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()
+
+
+_COLUMNS = (
+    ("case", "{:34}"), ("precision", "{:9}"), ("side", "{:9}"), ("path", "{:18}"),
+    ("p50 ms", "{:>9}"), ("least MB", "{:>9}"), ("moved", "{:>6}"), ("% ceiling", "{:>9}"),
+    ("error", "{:>8}"), ("peak MB", "{:>8}"), ("x eager", "{:>8}"),
+)  # fmt: skip
+
+
+def heading() -> str:
+    """The table's first line."""
+    return _joined(dict(_COLUMNS))
+
+
+def line(row: Row) -> str:
+    """A row of the table; `moved` is over the least, for ours."""
+    error = "" if row.error is None else f"{max(row.error, row.gradient_error or 0):.1e}"
+    return _joined(
+        (
+            row.case,
+            row.precision,
+            row.side,
+            row.path,
+            f"{row.p50_ms:.3f}",
+            f"{row.least_bytes / 1e6:.1f}",
+            f"{row.moved_bytes / row.least_bytes:.2f}" if row.side == "ours" else "",
+            f"{row.ceiling_percent:.0f}",
+            error,
+            "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
+            f"{row.ratio_to_eager:.2f}",
+        )
+    )
+
+
+def _joined(values: Iterable[str]) -> str:
+    pairs = zip(_COLUMNS, values, strict=True)
+    return " ".join(form.format(value) for (_, form), value in pairs).rstrip()
+
+
+def losses(rows: Iterable[Row]) -> list[str]:
+    """A sentence for each case in which another side is faster than ours."""
+    cases: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        cases.setdefault((row.case, row.precision), {})[row.side] = row
+    return [text for sides in cases.values() if (text := _loss(sides))]
+
+
+def _loss(sides: Mapping[str, Row]) -> str:
+    ours = sides["ours"]
+    best = min(sides.values(), key=lambda row: row.p50_ms)
+    if best is ours:
+        return ""
+    close = ", within its spread" if best.p80_ms >= ours.p20_ms else ""
+    return (
+        f"ours ({ours.path}) loses: {ours.case}, {ours.precision}: {ours.p50_ms:.3f} ms against "
+        f"{best.p50_ms:.3f} of {best.side}, {ours.p50_ms / best.p50_ms:.2f} times{close}"
+    )

@@ -1,0 +1,263 @@
+"""The pieces of `python -m sepfast.bench`, in the order of their importance."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from sepfast.bench.cases import Case, Size, suite
+from sepfast.bench.clocks import ceilings, clock_for
+from sepfast.bench.measure import measure
+from sepfast.bench.results import Report, environment, heading, line, losses
+from sepfast.bench.tuning import Found, sweep, write_tuned
+from sepfast.bench.tuning_jobs import jobs
+from sepfast.bench.verify import WrongResult, check, compiles, demanded, sides
+from sepfast.kernels.tuning import _device_name
+
+#: So many cases, the most important ones, come before the tests and the tuning.
+_FIRST = 4
+#: Of the time that is left, what the tests and the tuning may each take.
+_TESTS, _TUNING = 0.3, 0.5
+#: Seconds that compiling a yardstick may take.
+_COMPILING = 60
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command was given.
+
+    Attributes:
+        out: the file of the results; tuned configurations go to `tuned/` beside it.
+        stop: when the time is up, by `time.monotonic`.
+        quick: few rounds, no tuning, nothing compiled.
+        only: what a case's name must contain.
+        device: where it runs.
+    """
+
+    out: Path
+    stop: float
+    quick: bool
+    only: str
+    device: torch.device
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether kernels can run."""
+        return self.device.type == "cuda"
+
+    def left(self) -> float:
+        """Seconds until the time is up."""
+        return self.stop - time.monotonic()
+
+
+class Run:
+    """One run of the command.
+
+    Args:
+        settings: what it was given.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        size: Size = "full" if settings.on_gpu else "quick" if settings.quick else "small"
+        self.cases = [case for case in suite(size) if settings.only in case.name]
+        self.wrong: set[tuple[str, str]] = set()
+        given = {
+            "minutes": round(settings.left() / 60, 2),
+            "quick": settings.quick,
+            "only": settings.only,
+            "size": size,
+        }
+        self.report = Report(environment(settings.device), given)
+
+    def all(self) -> int:
+        """Take all pieces; 1 where something is wrong, else 0."""
+        settings = self.settings
+        about = self.report.environment
+        print(f"{about['device']}, {about['versions']}, commit {about['commit']}", flush=True)
+        self.clock = clock_for(settings.device)
+        self.most = ceilings(settings.device, self.clock)
+        self.report.ceilings = self.most._asdict()
+        print(
+            f"copy {self.most.copy / 1e9:.0f} GB/s, products {self.most.single / 1e12:.2f} TFLOP/s"
+        )
+        self._verify()
+        print(f"\n{heading()}")
+        for case in self.cases[:_FIRST]:
+            self._time(case)
+        self._tests()
+        self._tune()
+        for case in self.cases[_FIRST:]:
+            self._time(case)
+        self._conclude()
+        return 1 if self.wrong or self.report.gpu_tests.get("exit", 0) else 0
+
+    def _precisions(self, case: Case) -> tuple[str, ...]:
+        """On a CPU there is one."""
+        return ("highest", "high") if self.settings.on_gpu and case.transforms else ("highest",)
+
+    def _verify(self) -> None:
+        for case in self.cases:
+            for precision in self._precisions(case):
+                if self._late(f"verification of {case}, {precision}"):
+                    continue
+                with demanded(precision):
+                    self._check(case, precision)
+        passed = sum("path" in each for each in self.report.verification)
+        print(f"{passed} of {len(self.report.verification)} verifications passed", flush=True)
+        self._write()
+
+    def _check(self, case: Case, precision: str) -> None:
+        """Verify ours, and keep whatever goes wrong."""
+        try:
+            done = check(case, "ours", self.settings.device)
+        except Exception as error:  # a kernel that does not compile is a result, too
+            self.wrong.add((case.name, precision))
+            text = str(error) if isinstance(error, WrongResult) else repr(error)[:500]
+            failed = {"case": case.name, "side": "ours", "precision": precision, "failed": text}
+            self.report.verification.append(failed)
+            print(f"WRONG, not timed: {case}, {precision}: {text}", flush=True)
+        else:
+            self.report.verification.append(asdict(done))
+
+    def _time(self, case: Case) -> None:
+        for precision in self._precisions(case):
+            if (case.name, precision) in self.wrong:
+                self.report.skipped[f"{case}, {precision}"] = "wrong"
+            elif not self._late(f"{case}, {precision}"):
+                with demanded(precision):
+                    self._rows(case, precision, sides(case, self._compiled(case, precision)))
+        self._write()
+
+    def _compiled(self, case: Case, precision: str) -> bool:
+        """Whether a case has its compiled side; once, as precision changes nothing but ours."""
+        if self.settings.quick or precision != "highest":
+            return False
+        name = f"{case}, {precision}, compiled"
+        if not compiles(case, self.settings.device):
+            self.report.skipped[name] = "takes minutes to compile"
+            return False
+        if self.settings.left() < _COMPILING:
+            self.report.skipped[name] = "too little time left to compile"
+            return False
+        return True
+
+    def _rows(self, case: Case, precision: str, chosen: list[str]) -> None:
+        """Time a case; a yardstick that fails is left out, with the reason."""
+        seconds, rounds = (0.2, (3, 10)) if self.settings.quick else (2.0, (5, 100))
+        try:
+            rows = measure(
+                case, self.settings.device, self.clock, self.most, chosen,
+                seconds=seconds, rounds=rounds,
+            )  # fmt: skip
+        except Exception as error:  # out of memory, a compiler that fails: the others go on
+            failed = error.side if isinstance(error, WrongResult) else chosen[-1]
+            self._leave_out(f"{case}, {precision}, {failed}", repr(error)[:500])
+            rest = [side for side in chosen if side != failed]
+            if isinstance(error, WrongResult) and failed == "ours":
+                self.wrong.add((case.name, precision))
+            elif {"ours", "eager"} <= set(rest):
+                self._rows(case, precision, rest)
+            return
+        finally:
+            if self.settings.on_gpu:
+                torch.cuda.empty_cache()
+        self.report.rows += rows
+        for row in rows:
+            print(line(row), flush=True)
+
+    def _tests(self) -> None:
+        """`pytest -m gpu`, where there are pytest, the tests and a GPU."""
+        folder = Path(__file__).resolve().parents[1] / "tests"
+        if not self.settings.on_gpu:
+            self._leave_out("GPU tests", "need a GPU")
+        elif importlib.util.find_spec("pytest") is None or not folder.is_dir():
+            self._leave_out("GPU tests", "pytest or the tests are not there")
+        elif self.settings.quick or self.settings.only:
+            self._leave_out("GPU tests", "not with --quick or --only")
+        elif not self._late("GPU tests"):
+            self._pytest(folder, _TESTS * self.settings.left())
+
+    def _pytest(self, folder: Path, seconds: float) -> None:
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(folder)]
+        try:
+            done = subprocess.run(
+                command, cwd=folder.parent, capture_output=True, text=True, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            self._leave_out("GPU tests", f"not done within {seconds:.0f} s")
+            return
+        tail = done.stdout.strip().splitlines()[-30:]
+        self.report.gpu_tests = {"exit": done.returncode, "tail": tail}
+        print(f"GPU tests: {tail[-1] if tail else done.stderr[-500:]}", flush=True)
+        self._write()
+
+    def _tune(self) -> None:
+        if not self.settings.on_gpu:
+            self._leave_out("tuning", "needs a GPU")
+            return
+        if self.settings.quick:
+            self._leave_out("tuning", "not with --quick")
+            return
+        stop = time.monotonic() + _TUNING * self.settings.left()
+        name = _device_name(self.settings.device)
+        precisions = ("ieee",) if torch.version.hip else ("tf32x3", "tf32")
+        found: list[Found] = []
+        chosen = [job for job in jobs(precisions) if _concerns(job.stage, self.settings.only)]
+        for done, job in enumerate(chosen):
+            if time.monotonic() > stop:
+                self._leave_out("tuning", f"{done} of {len(chosen)} keys done when time was up")
+                break
+            try:
+                each = sweep(job, self.settings.device, self.clock, lambda: time.monotonic() > stop)
+            except Exception as error:  # memory, for one
+                self._leave_out(f"tuning of {job}", repr(error)[:500])
+                continue
+            found.append(each)
+            self.report.tuning.append(asdict(each))
+            print(f"tuned {job}: {each.config}, {each.p50_ms:.3f} ms, was {each.shipped_ms:.3f}")
+            write_tuned(self.settings.out.parent / "tuned", name, found)
+            self._write()
+            torch.cuda.empty_cache()
+
+    def _conclude(self) -> None:
+        report = self.report
+        report.complete = not any(
+            "time left" in why or "time was up" in why for why in report.skipped.values()
+        )
+        self._write()
+        print()
+        slower = losses(report.rows)
+        print("\n".join(slower) if slower else "ours loses nowhere")
+        above = {r.case: r.moved_bytes / r.least_bytes for r in report.rows if r.side == "ours"}
+        for case, excess in above.items():
+            if excess > 1.1:
+                print(f"predicted bytes above 1.1 times the least: {case}: {excess:.2f}")
+        for piece, why in report.skipped.items():
+            print(f"left out: {piece}: {why}")
+        print(f"results in {self.settings.out}")
+
+    def _late(self, piece: str) -> bool:
+        """Whether the time is up, so that a piece is left out."""
+        if self.settings.left() > 0:
+            return False
+        self.report.skipped[piece] = "no time left"
+        return True
+
+    def _leave_out(self, piece: str, why: str) -> None:
+        self.report.skipped[piece] = why
+        print(f"{piece}: left out, {why}", flush=True)
+
+    def _write(self) -> None:
+        self.report.write(self.settings.out)
+
+
+def _concerns(stage: str, only: str) -> bool:
+    """Whether a kernel belongs to what was asked for."""
+    return not only or any(stage in case.kernels for case in suite("quick") if only in case.name)

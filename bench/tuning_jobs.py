@@ -1,0 +1,161 @@
+"""What there is to tune: every kernel with every key, and something to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepfast.kernels.tuning import shipped
+from sepfast.reference import FRAMINGS, Framing
+
+Config = dict[str, int]
+Tensors = dict[str, Tensor]
+
+#: n_fft -> the paper's framing of that size.
+_NAMED = {512: "landmarks", 1024: "deepconvsep", 2048: "style-transfer"}
+#: The loss's weights and reading, as its operator takes them.
+_WEIGHTS = (0.001, 0.01, 0.03, "code")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel and a key to find a configuration for.
+
+    Attributes:
+        kernel: its name.
+        key: of the configuration.
+        start: the shipped configuration, or where to begin.
+        known: whether it is shipped.
+    """
+
+    kernel: str
+    key: Mapping[str, Any]
+    start: Config
+    known: bool
+
+    @property
+    def stage(self) -> str:
+        """The kernel's name without its prefix."""
+        return self.kernel.removeprefix("sepfast_")
+
+    def __str__(self) -> str:
+        return " ".join((self.stage, *(f"{k} {v}" for k, v in self.key.items())))
+
+
+def jobs(precisions: tuple[str, ...] = ("tf32x3", "tf32")) -> list[Job]:
+    """All keys, those of the song and of training first."""
+    wanted: list[tuple[str, dict[str, Any]]] = []
+    loss = [f"soft_mask_loss_{stage}" for stage in ("forward", "backward")]
+    masks = [f"soft_mask_{stage}" for stage in ("forward", "backward")]
+    for n_fft in (1024, 2048, 512, 4096, 256):
+        stages = ["masked_istft_forward none", "stft_magnitude_forward"]
+        stages += ["masked_istft_backward none", "masked_istft_forward floor"]
+        stages += ["stft_forward", "stft_inverse", "stft_magnitude_backward"]
+        stages += ["masked_istft_backward floor"]
+        for stage in stages:
+            kernel, *levels = stage.split()
+            for precision in precisions:
+                key = {"n_fft": n_fft, "precision": precision}
+                wanted.append((kernel, key | ({"levels": levels[0]} if levels else {})))
+        if n_fft == 1024:
+            wanted[2:2] = [(kernel, {"sources": 4}) for kernel in loss + masks]
+    wanted += [(kernel, {"sources": n}) for n in (2, 16) for kernel in loss + masks]
+    wanted += [
+        (f"masked_istft_{stage}", {"n_fft": n_fft, "precision": precision, "levels": "gain"})
+        for n_fft in (1024, 2048, 512, 256)
+        for stage in ("forward", "backward")
+        for precision in precisions
+    ]
+    return [_job(f"sepfast_{kernel}", key) for kernel, key in wanted]
+
+
+def _job(kernel: str, key: dict[str, Any]) -> Job:
+    near = {}
+    for _, other, config in shipped(kernel):
+        if other == key:
+            return Job(kernel, key, dict(config), True)
+        near = dict(config)
+    small = {"FRAMES": 1, "SOURCES": 1}
+    return Job(kernel, key, {k: small.get(k, v) for k, v in near.items()}, False)
+
+
+def prepare(
+    job: Job, frames: int, device: torch.device
+) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+    """The operator that launches a job's kernel, and what to call it with.
+
+    Args:
+        job: the job.
+        frames: of each of two rows.
+        device: where it runs.
+    """
+    if "sources" in job.key:
+        return _elementwise(job, frames, device)
+    n = int(job.key["n_fft"])
+    named = _NAMED.get(n)
+    framing = FRAMINGS[named] if named else Framing(n, n // 4, front=n // 2, rule="ceil+2")
+    text, samples, sources = framing.to_text(), frames * framing.hop, 4
+    line = torch.randn(2, samples, device=device)
+    count, bins = framing.frames(samples), framing.bins
+    o = torch.ops.sepfast
+    if job.stage == "stft_forward":
+        return lambda x: o.stft(x["line"], text), {"line": line}
+    if job.stage == "stft_inverse":
+        spectrum = torch.randn(2, count, bins, 2, device=device)
+        return lambda x: o.istft(x["spectrum"], text, samples), {"spectrum": spectrum}
+    if job.stage == "stft_magnitude_forward":
+        return lambda x: o.stft_magnitude(x["line"], text, 1.0, None, None), {"line": line}
+    if job.stage == "stft_magnitude_backward":
+        grad = torch.randn(2, count, bins, device=device)
+        return (
+            lambda x: o.stft_magnitude_backward(x["grad"], x["line"], text, 1.0, None),
+            {"grad": grad, "line": line},
+        )
+    tensors = {"line": line, **_levels(job, sources, bins, device)}
+    if job.stage == "masked_istft_forward":
+        tensors["first"] = torch.rand(sources, 2, count, bins, device=device)
+        call = o.masked_istft
+    else:
+        tensors["first"] = torch.randn(sources, 2, samples, device=device)
+        call = o.masked_istft_backward
+
+    def masked(x: Tensors) -> Tensor:
+        levels = (x.get(name) for name in ("gain", "floor", "base"))
+        return call(x["first"], x["line"], text, *levels)
+
+    return masked, tensors
+
+
+def _levels(job: Job, sources: int, bins: int, device: torch.device) -> Tensors:
+    if job.key["levels"] == "none":
+        return {}
+    gain, base = torch.rand(2, sources, 2, 1, bins, device=device) + 0.5
+    if job.key["levels"] == "gain":
+        return {"gain": gain}
+    return {"gain": gain, "base": base, "floor": torch.rand(2, 1, bins, device=device)}
+
+
+def _elementwise(
+    job: Job, frames: int, device: torch.device
+) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+    sources = int(job.key["sources"])
+    y, t = torch.randn(2, 2, sources, frames, 513, device=device)
+    o = torch.ops.sepfast
+    if job.stage == "soft_mask_forward":
+        return lambda x: o.soft_mask(x["y"], 1), {"y": y}
+    if job.stage == "soft_mask_backward":
+        return lambda x: o.soft_mask_backward(x["t"], x["y"], 1), {"y": y, "t": t}
+    t = t.abs()
+    tensors = {"y": y, "x": t.sum(1), "t": t}
+    if job.stage == "soft_mask_loss_forward":
+        return lambda x: o.soft_mask_loss(x["y"], x["x"], x["t"], *_WEIGHTS)[1], tensors
+    tensors |= {"grad": torch.ones((), device=device), "total": torch.ones((), device=device)}
+
+    def backward(x: Tensors) -> Tensor:
+        return o.soft_mask_loss_backward(x["y"], x["x"], x["t"], x["grad"], x["total"], *_WEIGHTS)
+
+    return backward, tensors

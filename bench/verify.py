@@ -1,0 +1,270 @@
+"""No speed without a green check: what is measured is first held to the reference in float64."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepfast import ops, reference
+from sepfast.bench import plain
+from sepfast.bench.cases import Case, Output, Tensors, demand
+from sepfast.errors import InputError
+from sepfast.ops.accuracy import Bound
+
+Called = Callable[[Tensors], Output]
+
+#: A yardstick need not be as exact as ours by this factor; it only must compute the same.
+_LENIENCE = 10
+
+
+class WrongResult(InputError):
+    """A function does not compute what it is measured for.
+
+    Attributes:
+        side: the side that the function is.
+    """
+
+    def __init__(self, case: Case, side: str, what: str, error: float, most: float) -> None:
+        super().__init__(f"{case}: {what} of {side} is off by {error:.2g}, takes {most:.2g}")
+        self.side = side
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How a side did against the reference.
+
+    Attributes:
+        case: its name.
+        side: the side.
+        precision: what PyTorch's knob said.
+        error: of the result, |out - ref64| / |ref64|.
+        gradient_error: the largest of a gradient; 0 where none is verified.
+        bound: what `error` had to stay below.
+        gradient_bound: likewise.
+        path: "triton", "pytorch" or "triton and pytorch".
+        kernels: the kernels that ran.
+    """
+
+    case: str
+    side: str
+    precision: str
+    error: float
+    gradient_error: float
+    bound: float
+    gradient_bound: float
+    path: str
+    kernels: tuple[str, ...]
+
+
+def side_function(case: Case, side: str) -> Called:
+    """A side of a case as a function of its tensors, in the shape that is timed.
+
+    Args:
+        case: the case.
+        side: "ours", "eager", "compiled" or "cufft".
+    """
+    packages: dict[str, Any] = {"ours": ops, "cufft": plain}
+    package, shape = packages.get(side, reference), case.shape
+
+    def call(tensors: Tensors) -> Output:
+        return case.call(package, tensors, shape)
+
+    return torch.compile(call, dynamic=False) if side == "compiled" else call
+
+
+def compiles(case: Case, device: torch.device) -> bool:
+    """Whether compiling a case takes a share of the time that there is.
+
+    Transforms take PyTorch's compiler minutes on a CPU; so do, anywhere, framings of many frames
+    to a sample, whose overlap-add it writes out frame by frame.
+    """
+    framing = case.shape.framing
+    return not case.transforms or (device.type == "cuda" and framing.span <= 16 * framing.hop)
+
+
+def sides(case: Case, compiled: bool = True) -> list[str]:
+    """The sides of a case, "ours" first."""
+    fft = ["cufft"] if case.transforms else []
+    return ["ours", "eager", *fft, *(["compiled"] if compiled else [])]
+
+
+def check(case: Case, side: str, device: torch.device) -> Checked:
+    """Hold a side to the float64 reference on a small shape, result and gradients.
+
+    Raises:
+        WrongResult: where an error is above its bound; tenfold for sides other than ours.
+    """
+    torch.manual_seed(1)
+    shape = case.tiny()
+    tensors = case.inputs(shape, device)
+    package = {"ours": ops, "cufft": plain}.get(side, reference)
+    with launched() as kernels:
+        out, grads = _evaluate(case, lambda x: case.call(package, x, shape), tensors)
+    true, true_grads = _evaluate(
+        case,
+        lambda x: case.call(reference, x, shape),
+        {name: x.cpu().double() for name, x in tensors.items()},
+    )
+    bound = case.bound()
+    if side != "ours":
+        bound = Bound(*(_LENIENCE * number for number in bound))
+    done = Checked(
+        case.name,
+        side,
+        demand(),
+        max(map(relative_error, out, true)),
+        max(map(relative_error, grads, true_grads), default=0.0),
+        *bound,
+        path_of(case, kernels),
+        tuple(sorted(set(kernels))),
+    )
+    for what, error, most in (
+        ("result", done.error, done.bound),
+        ("gradient", done.gradient_error, done.gradient_bound),
+    ):
+        if not error <= most:  # NaN is wrong too
+            raise WrongResult(case, side, what, error, most)
+    return done
+
+
+def agree(case: Case, functions: Mapping[str, Called], tensors: Tensors) -> None:
+    """Hold the results of sides to that of one of them, "eager", in the shape that is timed.
+
+    Args:
+        case: the case.
+        functions: the sides.
+        tensors: what is timed.
+
+    Raises:
+        WrongResult: where one is off by more than a yardstick may be.
+    """
+    most = _LENIENCE * case.bound().forward
+    # With the gradients that are timed, so that what is compiled is compiled once.
+    given = leaves_of(case, tensors) if case.gradient else tensors
+    with torch.set_grad_enabled(case.gradient):
+        true = as_tuple(functions["eager"](given))
+    for side, function in functions.items():
+        with torch.set_grad_enabled(case.gradient):
+            out = as_tuple(function(given))
+        error = max(map(relative_error, out, true))
+        if not error <= most:
+            raise WrongResult(case, side, "full-size result", error, most)
+
+
+def leaves_of(case: Case, tensors: Tensors) -> Tensors:
+    """The tensors, those whose gradient is verified as leaves of a graph."""
+    return {
+        name: x.detach().requires_grad_(name in case.differentiable) for name, x in tensors.items()
+    }
+
+
+def relative_error(out: Tensor, true: Tensor) -> float:
+    """|out - true| / |true|; infinite where shapes differ."""
+    if out.shape != true.shape:
+        return float("inf")
+    out, true = out.detach().to(true.device), true.detach()
+    if out.dtype != torch.float32 or out.numel() < 2**20:
+        out, true = out.double(), true.double()
+    distance, scale = float((out - true).norm()), float(true.norm())
+    return distance / scale if scale else distance
+
+
+def as_tuple(out: Output) -> tuple[Tensor, ...]:
+    """A result as a tuple of tensors."""
+    return (out,) if isinstance(out, Tensor) else out
+
+
+def with_gradient(case: Case, function: Called, tensors: Tensors) -> Callable[[], Any]:
+    """A call without arguments that gives the result, and the gradients where a case has them."""
+    if not case.gradient:
+
+        def forward() -> Output:
+            with torch.no_grad():
+                return function(tensors)
+
+        return forward
+    leaves = leaves_of(case, tensors)
+    wanted = [leaves[name] for name in case.differentiable]
+    incoming: list[Tensor] = []
+
+    def both() -> Any:
+        out = as_tuple(function(leaves))
+        incoming.extend(map(_random, out) if not incoming else ())
+        return torch.autograd.grad(out, wanted, incoming)
+
+    return both
+
+
+@contextmanager
+def demanded(precision: str) -> Iterator[None]:
+    """Set `torch.get_float32_matmul_precision()` within."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def launched() -> Iterator[list[str]]:
+    """Collect the names of the kernels that run within."""
+    names: list[str] = []
+    possible = torch.cuda.is_available() or "triton" in sys.modules
+    if not possible or importlib.util.find_spec("triton") is None:
+        yield names
+        return
+    from sepfast.kernels.launch import Kernel
+
+    launch = Kernel.launch
+
+    def record(self: Kernel, *args: Any, **options: Any) -> None:
+        names.append(self.name)
+        launch(self, *args, **options)
+
+    Kernel.launch = record  # type: ignore[method-assign]
+    try:
+        yield names
+    finally:
+        Kernel.launch = launch  # type: ignore[method-assign]
+
+
+def path_of(case: Case, kernels: list[str]) -> str:
+    """Of all that a case times: "triton", "pytorch" or "triton and pytorch"."""
+    expected = {f"sepfast_{name}" for name in case.kernels}
+    if not kernels:
+        return "pytorch"
+    return "triton" if expected <= set(kernels) else "triton and pytorch"
+
+
+def _evaluate(
+    case: Case, function: Called, tensors: Tensors
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Results and gradients."""
+    leaves = leaves_of(case, tensors)
+    out = as_tuple(function(leaves))
+    reached = [x for x in out if x.requires_grad]
+    wanted = [leaves[name] for name in case.differentiable]
+    if not wanted:
+        return out, ()
+    return out, torch.autograd.grad(reached, wanted, [_incoming(x) for x in reached])
+
+
+def _incoming(out: Tensor) -> Tensor:
+    """A gradient for a result, the same numbers in every type and place."""
+    if out.ndim == 0:
+        return torch.ones_like(out)
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(out.shape, generator=generator).to(out)
+
+
+def _random(out: Tensor) -> Tensor:
+    """The same where numbers do not matter: made on the device, and quickly."""
+    return torch.randn_like(out) if out.ndim else torch.ones_like(out)
