@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sepfast.kernels.tuning import shipped
+from sepfast.kernels.tuning import shipped, walk_length
 from sepfast.reference import FRAMINGS, Framing
 
 #: Bytes of an element.
@@ -33,8 +33,8 @@ FACTORS = {256: (16, 16), 512: (16, 32), 1024: (32, 32), 2048: (32, 64), 4096: (
 #: repeated (1), joined with its edges (2), cut to length (2). See `sepfast/ops/_framing.py`.
 NORM_PASSES = 5
 
-#: Multiprocessors of an H200, and programs for each of them, as `kernels/_frames.py` has it.
-PROGRAMS = 4 * 132
+#: Multiprocessors of an H200.
+PROCESSORS = 132
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _forward(rows: int, samples: int, framing: Framing, parts: int) -> Work:
 def _repeated(lines: int, samples: int, framing: Framing, tiling: Tiling) -> int:
     """Frames of a line that programs walk over a second time, for the ends of their frames."""
     blocks = -(-(framing.front + samples) // framing.n_fft)
-    programs = -(-blocks // max(1, min(tiling.blocks, blocks * lines // PROGRAMS)))
+    programs = -(-blocks // walk_length(blocks, lines, tiling.blocks, PROCESSORS))
     return max(0, programs - 1) * framing.n_fft // framing.hop
 
 

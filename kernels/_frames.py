@@ -26,10 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import launch
-from sepfast.kernels.tuning import Config
-
-#: Programs for each processor, so that the last ones to end do not count.
-_WAVES = 4
+from sepfast.kernels.tuning import Config, walk_length
 
 
 @triton.jit
@@ -158,7 +155,7 @@ class Walk(NamedTuple):
 
 
 def walk(length: int, n_fft: int, lines: int, config: Config, device: torch.device) -> Walk:
-    """Long walks, which repeat little, as far as they leave all processors something to do.
+    """How lines are shared out.
 
     Args:
         length: positions of a line.
@@ -168,6 +165,5 @@ def walk(length: int, n_fft: int, lines: int, config: Config, device: torch.devi
         device: where they run.
     """
     total = launch.blocks(length, n_fft)
-    enough = _WAVES * launch.processors(device)
-    blocks = max(1, min(config["BLOCKS"], total * lines // enough))
+    blocks = walk_length(total, lines, config["BLOCKS"], launch.processors(device))
     return Walk(blocks, launch.blocks(total, blocks))

@@ -56,6 +56,27 @@ def shipped(kernel: str) -> Iterator[tuple[str, dict[str, Any], Config]]:
 
 
 @lru_cache(maxsize=1024)
+def walk_length(total: int, lines: int, most: int, processors: int) -> int:
+    """Blocks that a program walks along, where it repeats the one before its first.
+
+    Args:
+        total: blocks of a line.
+        lines: lines, each shared out to programs of its own.
+        most: what the configuration allows.
+        processors: programs that run at a time.
+
+    Returns:
+        What keeps the busiest processor shortest; of equals the longest, which repeats least.
+    """
+
+    def busiest(blocks: int) -> int:
+        programs = -(-total // blocks) * lines
+        return -(-programs // processors) * (blocks + 1)
+
+    return min(range(max(1, min(most, total)), 0, -1), key=busiest)
+
+
+@lru_cache(maxsize=1024)
 def _lookup(kernel: str, device: str, key: tuple[tuple[str, Any], ...]) -> Config:
     wanted = dict(key)
     fitting = [

@@ -335,8 +335,6 @@ def test_stretches_meet_without_a_seam(kernels, monkeypatch):
     wide, levels = _levels(kernels, "floor", 3, 1, framing.bins)
 
     # One program may walk along all of a line, however many others would then have nothing to do.
-    monkeypatch.setattr("sepfast.kernels._frames._WAVES", 1)
-    monkeypatch.setattr("sepfast.kernels.launch.processors", lambda device: 1)
 
     def evaluate(frames, blocks, sources):
         stand_in = blocks_of(FRAMES=frames, BLOCKS=blocks, SOURCES=sources)

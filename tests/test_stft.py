@@ -420,8 +420,6 @@ def test_stretches_meet_without_a_seam(kernels, monkeypatch):
     grad = kernels.put(noise(framing.frames(1200), framing.bins, 2, seed=1))
 
     # One program may walk along all of a line, however many others would then have nothing to do.
-    monkeypatch.setattr("sepfast.kernels._frames._WAVES", 1)
-    monkeypatch.setattr("sepfast.kernels.launch.processors", lambda device: 1)
 
     def evaluate(frames, blocks):
         stand_in = blocks_of(FRAMES=frames, BLOCKS=blocks)

@@ -199,3 +199,17 @@ def test_precision_changes_what_is_launched(kernels, name, demand, products):
             OPERATORS[name](kernels.put(noise(40)), Framing(256, 64))
         found += [launch.constants["PRECISION"] for launch in launched]
     assert found in (["tf32x3", products], ["ieee", products], ["ieee", "ieee"])
+
+
+@pytest.mark.parametrize(
+    ("total", "lines", "most", "processors", "blocks"),
+    [
+        (17, 1, 32, 1, 17),  # one after the other: nothing is repeated
+        (17, 1, 8, 1, 6),  # three walks, the last a block shorter
+        (17, 32, 32, 132, 5),  # 128 programs, all at a time
+        (17, 1, 32, 132, 1),  # a processor for each
+        (0, 4, 32, 132, 1),
+    ],
+)
+def test_walks_keep_the_busiest_processor_shortest(total, lines, most, processors, blocks):
+    assert tuning.walk_length(total, lines, most, processors) == blocks
