@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from sepfast.kernels.launch import Entry
 
 #: The modules of this folder that have a tuple KERNELS.
-_MODULES = ("soft_mask", "soft_mask_loss", "stft", "stft_magnitude", "masked_istft")
+_MODULES = (
+    "convpair",
+    "linear_soft_mask_loss",
+    "soft_mask",
+    "soft_mask_loss",
+    "stft",
+    "stft_magnitude",
+    "masked_istft",
+    "overlap_decode",
+)
 
 
 def catalog() -> list[Entry]:

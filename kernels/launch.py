@@ -120,3 +120,20 @@ def processors(device: torch.device) -> int:
 def blocks(length: int, block: int) -> int:
     """Blocks that cover a length."""
     return triton.cdiv(length, block)
+
+
+def shares(length: int, block: int, programs: int, device: torch.device) -> tuple[int, int]:
+    """How a sum is shared by more programs than there are results, where these are too few.
+
+    Args:
+        length: terms of the sum; none are one share of none.
+        block: terms that a program takes at a time.
+        programs: programs where each has a whole sum.
+        device: where they run.
+
+    Returns:
+        Shares, for about two programs to every processor, and the terms of each, whole blocks.
+    """
+    wanted = max(1, 2 * processors(device) // max(1, programs))
+    share = blocks(blocks(length, block), wanted) * block
+    return (blocks(length, share) if length else 1), max(share, block)

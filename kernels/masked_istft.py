@@ -27,7 +27,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import _frames, dft, launch
-from sepfast.kernels.precision import stft_precision
+from sepfast.kernels.precision import product_precision
 
 #: Lengths that change from song to song: one compilation serves all their values.
 _FORWARD_NUMBERS = (
@@ -295,7 +295,7 @@ def forward(
     batch, sources, channels, frames, _ = shares.shape
     samples = x.shape[-1]
     out = launch.empty((batch, sources, channels, samples), x)
-    precision = stft_precision(x.device)
+    precision = product_precision(x.device)
     config = dict(FORWARD.config(x.device, n_fft=n_fft, precision=precision, levels=levels.kind))
     together = max(1, min(config.pop("SOURCES"), triton.next_power_of_2(sources)))
     if together * channels * max(samples, frames * (n_fft // 2 + 1)) > 2**31:
@@ -338,7 +338,7 @@ def backward(
     n_fft = window.shape[0]
     batch, sources, channels, samples = grad.shape
     out = launch.empty((batch, sources, channels, frames, n_fft // 2 + 1), x)
-    precision = stft_precision(x.device)
+    precision = product_precision(x.device)
     config = BACKWARD.config(x.device, n_fft=n_fft, precision=precision, levels=levels.kind)
     groups = launch.blocks(sources, config["SOURCES"])
     gain, floor = (window if part is None else part for part in levels[:2])

@@ -62,30 +62,9 @@ def sepfast_soft_mask_loss_forward(
     """One partial sum of the signed loss."""
     row, source, column = _place(inner, SOURCES, BLOCK)
     y, x, t = _read(estimates, mixture, targets, row, source, column, sources, inner)
-    levels = tl.abs(y)
-    total = tl.sum(levels, axis=0)[None, :]
-    s = _shares(levels, total, sources) * x  # (SOURCES, BLOCK)
-    named = source < sources - 1
-    count = sources - 1.0
-
-    distance = tl.sum(_square(tl.where(named, s - t, 0)), axis=0)  # D, (BLOCK,)
-    s_mean = tl.sum(tl.where(named, s, 0), axis=0) / count
-    s_spread = tl.sum(_square(tl.where(named, s - s_mean[None, :], 0)), axis=0)
-    if READING == "code":
-        rivals = t
-        t_mean = tl.sum(tl.where(named, t, 0), axis=0) / count
-        t_spread = tl.sum(_square(tl.where(named, t - t_mean[None, :], 0)), axis=0)
-        apart = _square(count * (s_mean - t_mean))
-        cross = count * (s_spread + t_spread) + apart - distance
-    else:
-        rivals = s
-        cross = 2 * count * s_spread
-    other = tl.sum(tl.where(source == sources - 1, rivals, 0), axis=0)[None, :]
-    weights = tl.where(source == 0, beta_vocals, beta)  # (SOURCES, 1)
-    from_other = tl.sum(weights * _square(tl.where(named, s - other, 0)), axis=0)
+    terms = signed_terms(y, x, t, source, sources, alpha, beta, beta_vocals, READING)
     # Outside the tensors all are 0, and so is their part.
-    loss = tl.sum(distance - alpha * cross - from_other, axis=0)
-    tl.store(partials + tl.program_id(0), loss)
+    tl.store(partials + tl.program_id(0), tl.sum(terms))
 
 
 @triton.jit
@@ -108,34 +87,79 @@ def sepfast_soft_mask_loss_backward(
     """The gradient of the estimates, for an incoming gradient and a signed loss of one element."""
     row, source, column = _place(inner, SOURCES, BLOCK)
     y, x, t = _read(estimates, mixture, targets, row, source, column, sources, inner)
+    scale = slope_scale(grad, total_loss, READING)
+    result = slope(y, x, t, scale, source, sources, alpha, beta, beta_vocals, READING)
+    at = (row * sources + source) * inner + column
+    tl.store(out + at, result, (source < sources) & (column < inner))
+
+
+@triton.jit
+def signed_terms(y, x, t, source, sources, alpha, beta, beta_vocals, READING: tl.constexpr):
+    """What adds up to the signed loss, (1, ...).
+
+    y and t are tiles (SOURCES, ...), x (1, ...) and source (SOURCES, 1, ...), of any rank; the
+    terms are 0 where x and t are.
+    """
     levels = tl.abs(y)
-    total = tl.sum(levels, axis=0)[None, :]
+    total = tl.sum(levels, axis=0, keep_dims=True)
+    s = _shares(levels, total, sources) * x  # (SOURCES, ...)
+    named = source < sources - 1
+    count = sources - 1.0
+
+    distance = tl.sum(_square(tl.where(named, s - t, 0)), axis=0, keep_dims=True)  # D
+    s_mean = tl.sum(tl.where(named, s, 0), axis=0, keep_dims=True) / count
+    s_spread = tl.sum(_square(tl.where(named, s - s_mean, 0)), axis=0, keep_dims=True)
+    if READING == "code":
+        rivals = t
+        t_mean = tl.sum(tl.where(named, t, 0), axis=0, keep_dims=True) / count
+        t_spread = tl.sum(_square(tl.where(named, t - t_mean, 0)), axis=0, keep_dims=True)
+        apart = _square(count * (s_mean - t_mean))
+        cross = count * (s_spread + t_spread) + apart - distance
+    else:
+        rivals = s
+        cross = 2 * count * s_spread
+    other = tl.sum(tl.where(source == sources - 1, rivals, 0), axis=0, keep_dims=True)
+    weights = tl.where(source == 0, beta_vocals, beta)  # (SOURCES, 1, ...)
+    from_other = weights * _square(tl.where(named, s - other, 0))
+    return distance - alpha * cross - tl.sum(from_other, axis=0, keep_dims=True)
+
+
+@triton.jit
+def slope(y, x, t, scale, source, sources, alpha, beta, beta_vocals, READING: tl.constexpr):
+    """The gradient of estimates y, (SOURCES, ...); `scale` from `slope_scale`, else as above."""
+    levels = tl.abs(y)
+    total = tl.sum(levels, axis=0, keep_dims=True)
     shares = _shares(levels, total, sources)
-    s = shares * x  # (SOURCES, BLOCK)
+    s = shares * x  # (SOURCES, ...)
     named = source < sources - 1
     last = source == sources - 1
-    weights = tl.where(source == 0, beta_vocals, beta)  # (SOURCES, 1)
+    weights = tl.where(source == 0, beta_vocals, beta)  # (SOURCES, 1, ...)
+    if READING == "code":
+        other = tl.sum(tl.where(last, t, 0), axis=0, keep_dims=True)
+        others = tl.sum(tl.where(named, t, 0), axis=0, keep_dims=True) - t
+        ds = s - t - alpha * ((sources - 2) * s - others) - weights * (s - other)
+        ds = tl.where(named, ds, 0)
+    else:
+        other = tl.sum(tl.where(last, s, 0), axis=0, keep_dims=True)
+        all_named = tl.sum(tl.where(named, s, 0), axis=0, keep_dims=True)
+        from_other = tl.where(named, weights * (s - other), 0)
+        ds = s - t - 2 * alpha * ((sources - 1) * s - all_named) - from_other
+        of_last = tl.where(last, tl.sum(from_other, axis=0, keep_dims=True), 0)
+        ds = tl.where(named, ds, of_last)
 
+    ds *= scale * x
+    common = tl.sum(ds * shares, axis=0, keep_dims=True)
+    sign = tl.where(y > 0, 1, tl.where(y < 0, -1, y))  # 0 and NaN stay
+    return tl.where(total == 0, 0, sign * (ds - common) / tl.where(total == 0, 1, total))
+
+
+@triton.jit
+def slope_scale(grad, total_loss, READING: tl.constexpr):
+    """What every slope is multiplied by, from the loss's gradient and the signed loss."""
     scale = 2 * tl.load(grad).to(tl.float32)
     if READING == "code":
         scale *= _sign(tl.load(total_loss))
-        other = tl.sum(tl.where(last, t, 0), axis=0)[None, :]
-        others = tl.sum(tl.where(named, t, 0), axis=0)[None, :] - t
-        slope = s - t - alpha * ((sources - 2) * s - others) - weights * (s - other)
-        slope = tl.where(named, slope, 0)
-    else:
-        other = tl.sum(tl.where(last, s, 0), axis=0)[None, :]
-        all_named = tl.sum(tl.where(named, s, 0), axis=0)[None, :]
-        from_other = tl.where(named, weights * (s - other), 0)
-        slope = s - t - 2 * alpha * ((sources - 1) * s - all_named) - from_other
-        slope = tl.where(named, slope, tl.where(last, tl.sum(from_other, axis=0)[None, :], 0))
-
-    slope *= scale * x
-    common = tl.sum(slope * shares, axis=0)[None, :]
-    sign = tl.where(y > 0, 1, tl.where(y < 0, -1, y))  # 0 and NaN stay
-    result = tl.where(total == 0, 0, sign * (slope - common) / tl.where(total == 0, 1, total))
-    at = (row * sources + source) * inner + column
-    tl.store(out + at, result, (source < sources) & (column < inner))
+    return scale
 
 
 @triton.jit

@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import _frames, dft, launch
-from sepfast.kernels.precision import stft_precision
+from sepfast.kernels.precision import product_precision
 
 #: Lengths that change from song to song: one compilation serves all their values.
 _FORWARD_NUMBERS = ("samples", "frames", "hop", "front", "span")
@@ -164,7 +164,7 @@ def forward(
     """
     n_fft = window.shape[0]
     out = launch.empty((x.shape[0], frames, n_fft // 2 + 1, 2), x)
-    precision = stft_precision(x.device)
+    precision = product_precision(x.device)
     config = FORWARD.config(x.device, n_fft=n_fft, precision=precision)
     programs = x.shape[0] * launch.blocks(frames, config["FRAMES"])
     FORWARD.launch(
@@ -201,7 +201,7 @@ def inverse(
     n_fft = window.shape[0]
     rows, frames = spectrum.shape[:2]
     out = launch.empty((rows, length), spectrum)
-    precision = stft_precision(out.device)
+    precision = product_precision(out.device)
     config = INVERSE.config(out.device, n_fft=n_fft, precision=precision)
     walk = _frames.walk(front + length, n_fft, rows, config, out.device)
     edges, full = norm or _frames.Norm(window, 1)

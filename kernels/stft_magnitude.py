@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import _frames, dft, launch
-from sepfast.kernels.precision import stft_precision
+from sepfast.kernels.precision import product_precision
 
 #: Lengths that change from song to song: one compilation serves all their values.
 _FORWARD_NUMBERS = ("samples", "frames", "hop", "front", "span", "channels")
@@ -227,7 +227,7 @@ def forward(
     """
     n_fft = window.shape[0]
     out = launch.empty((x.shape[0], frames, n_fft // 2 + 1), x)
-    precision = stft_precision(x.device)
+    precision = product_precision(x.device)
     config = FORWARD.config(x.device, n_fft=n_fft, precision=precision)
     scale, offset = (window if part is None else part for part in levels[1:])
     FORWARD.launch(
@@ -256,7 +256,7 @@ def backward(
     n_fft = window.shape[0]
     rows, samples = x.shape
     out = launch.empty((rows, samples), x)
-    precision = stft_precision(x.device)
+    precision = product_precision(x.device)
     config = BACKWARD.config(x.device, n_fft=n_fft, precision=precision)
     scale = window if levels.scale is None else levels.scale
     walk = _frames.walk(front + samples, n_fft, rows, config, x.device)

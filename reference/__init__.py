@@ -1,9 +1,23 @@
 """The mathematics in plain PyTorch, on any device and in any float type; kernels are held to it."""
 
-from sepfast.reference.convpair import ConvPair, DeconvPair
+from sepfast.reference.convpair import (
+    ConvPair,
+    DeconvPair,
+    conv_pair,
+    conv_pair_backward,
+    deconv_by_source,
+    deconv_pair,
+    deconv_pair_backward,
+    horizontal_deconv,
+    horizontal_deconv_backward,
+)
 from sepfast.reference.deepconvsep import SOURCES, DeepConvSep
 from sepfast.reference.denoiser import Denoiser
 from sepfast.reference.framing import FRAMINGS, Framing
+from sepfast.reference.linear_soft_mask_loss import (
+    linear_soft_mask_loss,
+    linear_soft_mask_loss_backward,
+)
 from sepfast.reference.masked_istft import (
     Levels,
     MaskedISTFT,
@@ -13,6 +27,7 @@ from sepfast.reference.masked_istft import (
 )
 from sepfast.reference.model import Model
 from sepfast.reference.overlap_add import overlap_add
+from sepfast.reference.overlap_decode import overlap_decode, overlap_decode_backward
 from sepfast.reference.soft_mask import (
     SoftMask,
     binary_mask,
@@ -59,13 +74,24 @@ __all__ = [
     "SoftMask",
     "SoftMaskLoss",
     "binary_mask",
+    "conv_pair",
+    "conv_pair_backward",
+    "deconv_by_source",
+    "deconv_pair",
+    "deconv_pair_backward",
+    "horizontal_deconv",
+    "horizontal_deconv_backward",
     "istft",
     "istft_backward",
+    "linear_soft_mask_loss",
+    "linear_soft_mask_loss_backward",
     "magnitude",
     "masked_istft",
     "masked_istft_backward",
     "masked_spectrum",
     "overlap_add",
+    "overlap_decode",
+    "overlap_decode_backward",
     "soft_mask",
     "soft_mask_backward",
     "soft_mask_loss",

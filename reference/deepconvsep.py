@@ -29,8 +29,10 @@ from sepfast.reference.framing import FRAMINGS, Framing
 from sepfast.reference.masked_istft import Levels
 from sepfast.reference.model import Model
 from sepfast.reference.soft_mask import SoftMask
+from sepfast.reference.soft_mask_loss import LossWeights, soft_mask_loss
 
 SOURCES = ("vocals", "drums", "bass", "other")
+_PUBLISHED = LossWeights()
 
 
 class DecoderWeights(NamedTuple):
@@ -107,13 +109,13 @@ class DeepConvSep(Model):
         self.code_shape = (n2, context - t2 + 1, self.filtered // (pool or 1))
         width = math.prod(self.code_shape)
 
-        self.encoder = ConvPair(channels, n1, n2, f1, t2)
+        self.encoder = ConvPair(channels, n1, n2, f1, t2, pool)
         self.bottleneck = nn.Sequential(nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout))
         self.expand = nn.ModuleDict(
             {name: nn.Sequential(nn.Linear(units, width), nn.ReLU()) for name in self.sources}
         )
         self.decoder = nn.ModuleDict(
-            {} if tied else {s: DeconvPair(channels, n1, n2, f1, t2) for s in self.sources}
+            {} if tied else {s: DeconvPair(channels, n1, n2, f1, t2, pool) for s in self.sources}
         )
         biases = torch.zeros(len(self.sources), channels)
         self.tied_bias = nn.Parameter(biases) if tied else None
@@ -150,11 +152,7 @@ class DeepConvSep(Model):
             Codes (B, N2, frames - t2 + 1, 1), and the bins where the pool found its maxima,
             (B, N1, frames, 1), None without a pool.
         """
-        if not self.pool:
-            return self.encoder(mixture), None
-        filtered = self.encoder.vertical(mixture)
-        pooled, peaks = F.max_pool2d(filtered, (1, self.pool), return_indices=True)
-        return self.encoder.horizontal(pooled), peaks % filtered.shape[-1]
+        return self.encoder.with_peaks(mixture) if self.pool else (self.encoder(mixture), None)
 
     def decode(self, codes: Tensor, peaks: Tensor | None = None) -> Tensor:
         """Decode contexts.
@@ -166,12 +164,33 @@ class DeepConvSep(Model):
         Returns:
             Estimates (B, N * C, T, F), not negative.
         """
-        hidden = self.bottleneck(codes.flatten(1))
-        decoded = [
-            self._deconvolve(name, expand(hidden).unflatten(1, self.code_shape), peaks)
-            for name, expand in self.expand.items()
-        ]
+        codes_of = zip(self.sources, self.expanded(codes).unbind(1), strict=True)
+        decoded = [self._deconvolve(name, own, peaks) for name, own in codes_of]
         return torch.cat(decoded, dim=1).relu()
+
+    def expanded(self, codes: Tensor) -> Tensor:
+        """The codes of every source, (B, N, N2, T', 1), that the bottleneck makes of the mixture's.
+
+        Args:
+            codes: (B, N2, T', 1).
+        """
+        hidden = self.bottleneck(codes.flatten(1))
+        expanded = torch.stack([self.expand[name](hidden) for name in self.sources], dim=1)
+        return expanded.unflatten(2, self.code_shape)
+
+    def loss(self, mixture: Tensor, targets: Tensor, weights: LossWeights = _PUBLISHED) -> Tensor:
+        """The loss of a batch to train on.
+
+        Args:
+            mixture: (B, C, T, F), scaled magnitudes.
+            targets: (B, N, C, T, F), likewise, by `scale_targets`.
+            weights: the weights and the reading; those of the published programs by default.
+
+        Returns:
+            A scalar, summed over all elements; float32 for half types.
+        """
+        estimates = self(mixture).unflatten(1, (len(self.sources), self.channels))
+        return soft_mask_loss(estimates, mixture, targets, weights)
 
     def shares(self, estimates: Tensor) -> Tensor:
         """Soft masks of estimates (B, N * C, T, F): (B, N, C, T, F), each channel its own."""
@@ -181,6 +200,12 @@ class DeepConvSep(Model):
         """Scale the mixture's magnitudes (..., C, T, F) per bin to what the network expects."""
         floor, span = self._extrema()
         return (magnitudes - floor[-1]) / span[-1]
+
+    def scaling(self) -> tuple[Tensor, Tensor | None]:
+        """`scale` as a factor and a summand, each (C, 1, F); None for a summand of 0."""
+        floor, span = self._extrema()
+        offset = -floor[-1] / span[-1] if self.minimum.any() else None
+        return 1 / span[-1], offset
 
     def scale_targets(self, magnitudes: Tensor) -> Tensor:
         """Scale the sources' magnitudes (..., N, C, T, F) per bin, each by its own extrema."""
@@ -231,6 +256,12 @@ class DeepConvSep(Model):
         return DecoderWeights(
             pair.horizontal.weight, pair.horizontal.bias, pair.vertical.weight, pair.vertical.bias
         )
+
+    def stacked_weights(self) -> DecoderWeights:
+        """The weights of all sources' deconvolutions, each with the sources in front."""
+        parts = zip(*map(self.decoder_weights, self.sources), strict=True)
+        stacked = (None if part[0] is None else torch.stack(part) for part in parts)
+        return DecoderWeights(*stacked)  # type: ignore[arg-type]
 
     def _deconvolve(self, name: str, codes: Tensor, peaks: Tensor | None) -> Tensor:
         """One source's deconvolutions, before the ReLU: (B, C, T, F)."""

@@ -31,6 +31,7 @@ from sepfast.evaluation.songs import (
     open_recording,
 )
 from sepfast.models import create_model
+from sepfast.packages import example_song
 from sepfast.reference import DeepConvSep
 from sepfast.separation import Job, Separator, separate_file
 from sepfast.training import History, TrainingOptions, train
@@ -131,9 +132,7 @@ def _clear(folder: Path) -> None:
 
 
 def _song() -> Song:
-    import stempeg
-
-    songs, _ = find_songs(stempeg.example_stem_path())
+    songs, _ = find_songs(example_song())
     return songs[0]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sepfast.errors import InputError
-from sepfast.modules.registry import RULES, WAITING
+from sepfast.modules.registry import RULES
 from sepfast.modules.rule import Rule
 
 _NAMED = 3  # layers that the error of `strict` names
@@ -26,7 +26,8 @@ class Replaced:
     Attributes:
         name: its name in the model, as `named_modules` has it; empty for the model itself.
         layer: the name of its class before.
-        operator: the operator that it calls, `torch.ops.sepfast.<operator>`.
+        operator: the operator that it calls, `torch.ops.sepfast.<operator>`; where there are
+            several, with commas between.
     """
 
     name: str
@@ -36,12 +37,12 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A layer of a kind that can be fused, and stays as it is.
+    """A layer of a kind that can be fused, and stays as it is, or a part of it does.
 
     Attributes:
         name: its name in the model, as `named_modules` has it; empty for the model itself.
         layer: the name of its class.
-        reason: why, a clause such as "there is no kernel for it yet".
+        reason: why, a clause such as "its forward was replaced on the instance".
     """
 
     name: str
@@ -73,12 +74,13 @@ class FuseReport:
 def fuse(model: nn.Module, *, strict: bool = False) -> FuseReport:
     """Let a model's layers run fused kernels, in place.
 
-    Layers of `sepfast.reference` become those of `sepfast.modules`: the same parameters, hooks and
-    `state_dict`, and on a GPU a kernel. Only the instances of this model are changed, and what is
-    fused already stays so. Works before or behind `torch.compile`, DDP and an optimizer.
+    Layers of `sepfast.reference`, and an `nn.Sequential` with convolution pairs of DeepConvSep in
+    it, become those of `sepfast.modules`: the same parameters, hooks and `state_dict`, and on a GPU
+    a kernel. Only the instances of this model are changed, and what is fused already stays so.
+    Works before or behind `torch.compile`, DDP and an optimizer.
 
     Args:
-        model: any module, of sepfast or with layers of `sepfast.reference` in it.
+        model: any module, of sepfast or of your own.
         strict: raise where a layer would be skipped; nothing is changed then.
 
     Returns:
@@ -89,10 +91,11 @@ def fuse(model: nn.Module, *, strict: bool = False) -> FuseReport:
 
     Example:
         >>> import sepfast
-        >>> model = sepfast.create_model("deepconvsep-stereo")
-        >>> report = sepfast.fuse(model)
+        >>> from torch import nn
+        >>> encoder = nn.Sequential(nn.Conv2d(2, 50, (1, 513)), nn.Conv2d(50, 30, (15, 1)))
+        >>> report = sepfast.fuse(nn.ModuleDict({"encoder": encoder}))
         >>> report.replaced
-        (Replaced(name='mask', layer='SoftMask', operator='soft_mask'),)
+        (Replaced(name='encoder', layer='Sequential', operator='conv_pair'),)
     """
     _check_module(model)
     swaps, skipped = _plan(model)
@@ -100,7 +103,7 @@ def fuse(model: nn.Module, *, strict: bool = False) -> FuseReport:
         raise InputError(_refusal(skipped))
     replaced = []
     for name, layer, rule in swaps:
-        replaced.append(Replaced(name, type(layer).__name__, rule.operator))
+        replaced.append(Replaced(name, type(layer).__name__, rule.operator_of(layer)))
         layer.__class__ = rule.fused
     return FuseReport(tuple(replaced), skipped)
 
@@ -148,7 +151,8 @@ def _plan(
         verdict = _verdict(layer)
         if isinstance(verdict, Rule):
             swaps.append((name, layer, verdict))
-        elif verdict:
+            verdict = verdict.remainder(layer)
+        if verdict:
             skipped.append(Skipped(name, _class_name(layer), verdict))
     return swaps, tuple(skipped)
 
@@ -156,13 +160,12 @@ def _plan(
 def _verdict(layer: nn.Module) -> Rule | str | None:
     """The rule that swaps a layer, or why none does; None for a layer of no interest."""
     if isinstance(layer, torch.jit.ScriptModule):
-        known = {rule.layer.__name__ for rule in RULES}
-        return "is TorchScript, fuse before scripting" if _class_name(layer) in known else None
+        known = (rule for rule in RULES if rule.layer.__name__ == _class_name(layer))
+        concerned = any(rule.concerns(layer) for rule in known)
+        return "is TorchScript, fuse before scripting" if concerned else None
     if isinstance(layer, tuple(rule.fused for rule in RULES)):
         return None
     for base in type(layer).__mro__:  # the nearest class decides
-        if base in WAITING:
-            return WAITING[base]
         for rule in RULES:
             if rule.layer is base and rule.concerns(layer):
                 return _obstacle(layer, rule) or rule

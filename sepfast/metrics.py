@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sepfast.errors import InputError
+from sepfast.packages import museval_metrics
 
 Floats = NDArray[np.float64]
 Mode = Literal["v4", "v3"]
@@ -285,8 +286,6 @@ def statistics(values: ArrayLike) -> Statistics:
 
 def _museval(true: Floats, guess: Floats, length: int, step: int, mode: Mode) -> Floats:
     """museval's four scores of frames of `length` samples, (4, J, N)."""
-    from museval import metrics
-
     absent, mute = _silent(true), _silent(guess)
     scores = np.full((4, len(true), _frame_count(true.shape[-1], length, step)), np.nan)
     if absent.all():
@@ -294,7 +293,7 @@ def _museval(true: Floats, guess: Floats, length: int, step: int, mode: Mode) ->
     # museval takes no estimate that is silent throughout, yet the others need its reference.
     guess = np.where(mute[:, None, None], true, guess)
     with np.errstate(divide="ignore", invalid="ignore"):
-        *found, _ = metrics.bss_eval(
+        *found, _ = museval_metrics().bss_eval(
             np.moveaxis(true[~absent], 1, 2),
             np.moveaxis(guess[~absent], 1, 2),
             window=length,

@@ -13,6 +13,7 @@ from contract import PoisonedMemory
 from sepfast import create_model, use_backend
 from sepfast.data.audio import read
 from sepfast.ops.accuracy import ACCURACY
+from sepfast.packages import example_song
 from sepfast.reference import stft_magnitude
 
 # Without a GPU, kernels run in Triton's interpreter, which is chosen when Triton is imported.
@@ -23,9 +24,7 @@ if not torch.cuda.is_available():
 @pytest.fixture(scope="session")
 def song_path():
     """A real recording with its stems: 6 s, stereo, 44.1 kHz."""
-    import stempeg
-
-    return stempeg.example_stem_path()
+    return str(example_song())
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ class Case:
         tiny: the size for finite differences.
         rows: the batch where none is asked for.
         widens: whether half types give float32.
+        lowers: whether autocast lowers its type.
     """
 
     operator: str
@@ -57,6 +58,7 @@ class Case:
     tiny: int = 3
     rows: int = 3
     widens: bool = False
+    lowers: bool = False
 
     def __str__(self) -> str:
         return "-".join(filter(None, (self.operator, self.variant)))
@@ -332,6 +334,29 @@ def _loss(reading: Any, *weights: float) -> Case:
     )
 
 
+def _linear_loss_inputs(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` bins; a source is loud or silent at a bin, and the ReLU clear of its kink."""
+    shapes = (rows, 3, 2, 5), (3, 5, 2, size), (rows, 2, 2, size), (rows, 3, 2, 2, size)
+    h, w, x, t = (torch.rand(shape, dtype=torch.float64) for shape in shapes)
+    sign = torch.where(torch.rand(3, 1, 2, size) < 0.3, -1, 1)
+    bias = torch.rand(3, 2, dtype=torch.float64) - 0.5
+    weight = (w + 0.5) * sign
+    return {"features": h + 0.5, "weight": weight, "bias": bias, "mixture": x, "targets": t}
+
+
+def _linear_loss(reading: Any, *weights: float) -> Case:
+    chosen = LossWeights(*weights, reading=reading)
+    return Case(
+        "linear_soft_mask_loss",
+        _linear_loss_inputs,
+        lambda f, x, framing: f.linear_soft_mask_loss(*x.values(), chosen),
+        ("features", "weight", "bias"),
+        variant="-".join(map(str, (reading, *weights))),
+        dots=True,
+        widens=True,
+    )
+
+
 def _line(rows: int, size: int, framing: Framing) -> Tensors:
     return {"waveform": torch.randn(rows, size, dtype=torch.float64)}
 
@@ -376,7 +401,63 @@ def _masked_istft(f: Any, x: Tensors, framing: Framing) -> Tensor:
     return f.masked_istft(x["shares"], x["waveform"], framing, levels)
 
 
+def _pair(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` bins, that its filters span."""
+    return _random(
+        x=(rows, 2, 5, size), vertical=(3, 2, 1, size), vertical_bias=(3,),
+        horizontal=(2, 3, 3, 1), horizontal_bias=(2,),
+    )  # fmt: skip
+
+
+def _deconv_pair(rows: int, size: int, framing: Framing) -> Tensors:
+    return _random(
+        codes=(rows, 3, 2, 3, 1), horizontal=(3, 2, 4, 3, 1), horizontal_bias=(3, 4),
+        vertical=(3, 4, 2, 1, size), vertical_bias=(3, 2),
+    )  # fmt: skip
+
+
+def _horizontal_deconv(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` features."""
+    return _random(codes=(rows, 3, 2, 3), weight=(3, 2, size, 3), bias=(3, size))
+
+
+def _random(**shapes: tuple[int, ...]) -> Tensors:
+    return {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+
+
+def _of_all(operator: str, inputs: Callable[[int, int, Framing], Tensors]) -> Case:
+    """A product of tensors, which are its arguments and all have a gradient."""
+    names = tuple(inputs(1, 1, FRAMING))
+    return Case(
+        operator,
+        inputs,
+        lambda f, x, framing: getattr(f, operator)(*x.values()),
+        names,
+        dots=True,
+        rows=2,
+        lowers=True,
+    )
+
+
+def _overlap_decode_inputs(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` bins; a source is loud or silent at a bin, and the ReLU clear of its kink."""
+    shapes = {
+        "codes": (rows, 3, 2, 3),
+        "horizontal": (3, 2, 5, 3),
+        "horizontal_bias": (3, 5),
+        "vertical": (3, 5, 2, size),
+        "vertical_bias": (3, 2),
+        "fades": (rows, 5),
+    }
+    made = {n: torch.rand(shape, dtype=torch.float64) + 0.5 for n, shape in shapes.items()}
+    made["vertical"] *= torch.where(torch.rand(3, 1, 2, size) < 0.3, -1, 1)
+    return made
+
+
 CASES = [
+    _of_all("conv_pair", _pair),
+    _of_all("deconv_pair", _deconv_pair),
+    _of_all("horizontal_deconv", _horizontal_deconv),
     Case(
         "soft_mask",
         _estimates,
@@ -386,6 +467,8 @@ CASES = [
     _loss("code"),
     _loss("code", 0.5, 0.7, 0.9),  # negative before its absolute value
     _loss("paper", 0.1, 0.2, 0.3),
+    _linear_loss("code"),
+    _linear_loss("paper", 0.1, 0.2, 0.3),
     Case(
         "stft",
         _line,
@@ -418,6 +501,14 @@ CASES = [
         rows=1,
     ),
     Case("masked_istft", _shares, _masked_istft, ("shares", "waveform"), dots=True, rows=1),
+    Case(
+        "overlap_decode",
+        _overlap_decode_inputs,
+        # Frames first: one gradient for all sources would be a gradient of nothing.
+        lambda f, x, framing: f.overlap_decode(*x.values(), 2).transpose(0, 2).contiguous(),
+        ("codes", "horizontal", "horizontal_bias", "vertical", "vertical_bias"),
+        dots=True,
+    ),
     Case(
         "masked_istft",
         _levelled_shares,

@@ -77,9 +77,9 @@ def test_fuse_report_lists_what_is_fused_and_what_is_not(model, tmp_path):
     for given in ("deepconvsep-stereo", model):
         done = run("fuse-report", given)
         assert done.returncode == 0, done.stderr
-        for row in (["mask", "SoftMask", "yes", "soft_mask"], ["encoder", "ConvPair", "no"]):
+        for row in (["mask", "SoftMask", "yes", "soft_mask"], ["encoder", "ConvPair", "conv_pair"]):
             assert any(all(cell in line for cell in row) for line in done.stdout.splitlines())
-        assert "1 replaced, 5 skipped" in done.stdout
+        assert "7 replaced, 0 skipped" in done.stdout
     assert "0 replaced, 0 skipped" in run("fuse-report", "denoiser").stdout
     (tmp_path / "broken.safetensors").write_bytes(b"broken")
     cases = [

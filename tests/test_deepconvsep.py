@@ -5,11 +5,12 @@ import copy
 import pytest
 import safetensors.torch
 import torch
+from conftest import assert_near
 from torch import nn
 
-from sepfast import InputError, create_model, list_models, load, save
+from sepfast import InputError, create_model, fuse, list_models, load, save, unfuse
 from sepfast.models import model_options
-from sepfast.reference import SOURCES
+from sepfast.reference import SOURCES, DeepConvSep
 
 
 def _plain(model, x):
@@ -220,3 +221,114 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
     with pytest.raises(InputError, match="without a name"):
         save(nn.Linear(1, 1), path)
+
+
+SMALL = {"framing": "landmarks", "context": 5, "n1": 6, "n2": 4, "units": 7}
+
+
+def _small(place, **options):
+    """A small stereo model on a place, and a batch of three with its targets."""
+    torch.manual_seed(0)
+    model = create_model("deepconvsep-stereo", **SMALL | options)
+    for name, parameter in model.named_parameters():
+        # Where estimates are next to 0, the gradient of their shares is a matter of rounding.
+        torch.nn.init.normal_(parameter, 3.0 if _last_bias(name) else 0.0, 0.02)
+    mixture, targets = torch.rand(3, 2, 5, 257), torch.rand(3, 4, 2, 5, 257)
+    model.to(place.device, place.dtype)
+    return model, place.put(mixture), place.put(targets)
+
+
+def _last_bias(name):
+    return name == "tied_bias" or (name.startswith("decoder") and name.endswith("1.bias"))
+
+
+def _outcome(model, mixture, targets):
+    """Estimates, loss and the gradients of all parameters."""
+    model.zero_grad()
+    loss = model.loss(mixture, targets)
+    loss.backward()
+    grads = [parameter.grad for parameter in model.parameters()]
+    return [model(mixture).detach(), loss.detach(), *grads]
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"t2": 1}], ids=str)
+def test_fused_model_computes_and_learns_the_same(place, options):
+    model, *batch = _small(place, **options)
+    plain = copy.deepcopy(model).cpu().double()
+    true = _outcome(plain, *(x.cpu().double() for x in batch))
+    names = list(model.state_dict())
+    report = fuse(model, strict=True)
+    assert type(model).__module__ == "sepfast.modules.deepconvsep"
+    assert "deconv_pair, linear_soft_mask_loss" in str(report)
+    for ours, theirs in zip(_outcome(model, *batch), true, strict=True):
+        assert_near(ours, theirs, 1e-5 if place.dtype == torch.float32 else 1e-12)
+    assert list(model.state_dict()) == names
+    unfuse(model)
+    assert type(model) is DeepConvSep
+
+
+def test_fused_training_stores_no_estimates(kernels, monkeypatch):
+    """No kernel writes as much as the estimates take."""
+    model, mixture, targets = _small(kernels)
+    fuse(model)
+    from sepfast.kernels import launch
+
+    sizes = []
+    empty = launch.empty
+
+    def counted(shape, *rest):
+        sizes.append(torch.Size(shape).numel())
+        return empty(shape, *rest)
+
+    monkeypatch.setattr("sepfast.kernels.launch.empty", counted)
+    model.loss(mixture, targets).backward()
+    assert sizes
+    assert max(sizes) < targets.numel() / 2
+
+
+def test_fused_model_with_hooks_calls_its_layers():
+    model = create_model("deepconvsep", **SMALL)
+    fuse(model)
+    called = []
+    for layer in (model.decoder["drums"], model.decoder["drums"][1], model.expand["bass"][0]):
+        handle = layer.register_forward_hook(lambda layer, *_: called.append(layer))
+        model(torch.rand(1, 1, 5, 257))
+        model.loss(torch.rand(1, 1, 5, 257), torch.rand(1, 4, 1, 5, 257))
+        assert called == [layer, layer]
+        handle.remove()
+        called.clear()
+
+
+def test_fused_model_with_an_adapter_calls_it():
+    model = create_model("deepconvsep", **SMALL)
+    x = torch.rand(2, 1, 5, 257)
+    fuse(model)
+    before = model(x)
+
+    class Doubled(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    model.expand["bass"][0].__class__ = Doubled
+    after = model(x)
+    torch.testing.assert_close(after[:, :2], before[:, :2])
+    assert (after[:, 2] - before[:, 2]).abs().max() > 0.01
+
+
+def test_model_with_a_pool_is_not_fused():
+    model = create_model("deepconvsep", f1=171, pool=342, n2=5)
+    report = fuse(model)
+    assert [each.operator for each in report.replaced] == ["soft_mask"]
+    assert {each.name for each in report.skipped} >= {"", "encoder", "decoder.vocals"}
+    assert {each.reason for each in report.skipped} == {
+        "a max-pool stands between its convolutions"
+    }
+
+
+def test_fused_loss_compiles_in_one_graph():
+    model = create_model("deepconvsep", **SMALL)
+    fuse(model)
+    x, t = torch.rand(2, 1, 5, 257), torch.rand(2, 4, 1, 5, 257)
+    torch.compiler.reset()
+    compiled = torch.compile(model.loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, t), model.loss(x, t))

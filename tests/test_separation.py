@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sepfast import InputError, Separator, create_model
+from sepfast import InputError, Separator, create_model, fuse, use_backend
 from sepfast.bench.published import covered_samples
 from sepfast.bench.published import separate as published
 from sepfast.reference import DeepConvSep, masked_istft, stft_magnitude
-from sepfast.separation import line
+from sepfast.separation import deepconvsep
 from sepfast.separation.fades import context_count, fades
 
 RATE = 44100
@@ -118,11 +118,53 @@ def test_whole_is_chunked(monkeypatch, name, options):
         # Where all estimates are next to 0, rounding alone decides who gets the mixture.
         torch.nn.init.constant_(bias, 3)
     x = torch.randn(2, 40_000)
-    monkeypatch.setattr(line, "_FRAMES", 10**6)
+    monkeypatch.setattr(deepconvsep, "_CPU_FRAMES", 10**6)
     whole = _stack(Separator(model)(x, RATE))
     for frames in (15, 60):
-        monkeypatch.setattr(line, "_FRAMES", frames)
+        monkeypatch.setattr(deepconvsep, "_CPU_FRAMES", frames)
         torch.testing.assert_close(_stack(Separator(model)(x, RATE)), whole, atol=2e-6, rtol=0)
+
+
+def _fused(model, overlap=None) -> Separator:
+    """As on a GPU: no spectrum is stored."""
+    separator = Separator(model, overlap=overlap)
+    used = model.overlap if overlap is None else overlap
+    separator._track = deepconvsep.DeepConvSepTrack(model, used, fused=True)
+    return separator
+
+
+@pytest.mark.parametrize("name", ["deepconvsep", "deepconvsep-stereo"])
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"f1": 171, "pool": 342, "n2": 5}])
+def test_spectrum_taken_twice_is_the_one_that_is_stored(monkeypatch, name, options):
+    monkeypatch.setattr(deepconvsep, "_GPU_FRAMES", 60)
+    torch.manual_seed(0)
+    model = create_model(name, **options)
+    low = torch.rand(4 * model.channels + model.channels, 513) * 0.1
+    model.set_statistics(low, low + 1)
+    for bias in [model.tied_bias] if model.tied_bias is not None else _last_biases(model):
+        torch.nn.init.constant_(bias, 3)
+    x = torch.randn(2, 40_000)
+    expected = _stack(Separator(model)(x, RATE))
+    assert _error(_stack(_fused(model)(x, RATE)), expected) < 1e-5
+
+
+def test_kernels_separate_a_track(kernels, monkeypatch):
+    """The whole chain in kernels, in spans of some contexts."""
+    monkeypatch.setattr(deepconvsep, "_GPU_FRAMES", 8)
+    torch.manual_seed(0)
+    model = create_model("deepconvsep-stereo", context=6, t2=3, n1=5, n2=4, units=7)
+    model.set_statistics(torch.zeros(10, 513), torch.rand(10, 513) + 0.5)
+    for bias in _last_biases(model):
+        torch.nn.init.constant_(bias, 3)
+    x = torch.randn(2, 3000)
+    with use_backend("reference"):
+        expected = _stack(Separator(model)(x, RATE))
+    model = copy.deepcopy(model).to(kernels.device)
+    fuse(model)
+    out = _stack(_fused(model)(x.to(kernels.device), RATE)).cpu()
+    assert _error(out, expected) < 1e-5
+    torch.set_float32_matmul_precision("high")  # shares in float16
+    assert 0 < _error(_stack(_fused(model)(x.to(kernels.device), RATE)).cpu(), out) < 2e-3
 
 
 def _last_biases(model):

@@ -74,6 +74,13 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="Processes that read examples ahead. (default: none)")
     ] = None,
+    cuda_graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--cuda-graph/--no-cuda-graph",
+            help="Replay each step as one CUDA graph, faster with small batches. (default: no)",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs at most.", rich_help_panel=_PAPER)
     ] = None,
@@ -166,6 +173,7 @@ def train(
         statistics=statistics,
         target_slope=target_slope,
         workers=workers,
+        cuda_graph=cuda_graph,
     )
     with shown() as report:
         history = train_folder(

@@ -212,7 +212,11 @@ def batch_features(
     magnitudes = stft_magnitude(waveforms, excerpt_framing(model.framing))
     mixture, targets = model.scale(magnitudes[:, 0]), model.scale_targets(magnitudes[:, 1:])
     if target_slope:
-        targets = targets * torch.linspace(1, 1 - target_slope, targets.shape[-1]).to(targets)
+        # Made where it is needed: a copy from the host would be waited for.
+        slope = torch.linspace(
+            1, 1 - target_slope, targets.shape[-1], dtype=targets.dtype, device=targets.device
+        )
+        targets = targets * slope
     return mixture, targets
 
 

@@ -1,7 +1,9 @@
-"""The layers of `sepfast.reference` under the same names, run by the fused operators."""
+"""The layers of `sepfast.reference` and PyTorch, under their names, run by the fused operators."""
 
+from sepfast.modules.convpair import ConvPair, DeconvPair, Sequential
+from sepfast.modules.deepconvsep import DeepConvSep
 from sepfast.modules.masked_istft import MaskedISTFT
-from sepfast.modules.registry import RULES, WAITING
+from sepfast.modules.registry import RULES
 from sepfast.modules.rule import Rule
 from sepfast.modules.soft_mask import SoftMask
 from sepfast.modules.soft_mask_loss import SoftMaskLoss
@@ -12,10 +14,13 @@ __all__ = [
     "ISTFT",
     "RULES",
     "STFT",
-    "WAITING",
+    "ConvPair",
+    "DeconvPair",
+    "DeepConvSep",
     "MaskedISTFT",
     "Rule",
     "STFTMagnitude",
+    "Sequential",
     "SoftMask",
     "SoftMaskLoss",
 ]

@@ -1,7 +1,10 @@
 """The operators: PyTorch on the CPU, Triton kernels on a GPU, one name for both."""
 
 from sepfast.ops.backend import use_backend
+from sepfast.ops.convpair import conv_pair, deconv_pair, horizontal_deconv
+from sepfast.ops.linear_soft_mask_loss import linear_soft_mask_loss
 from sepfast.ops.masked_istft import masked_istft
+from sepfast.ops.overlap_decode import overlap_decode
 from sepfast.ops.ranges import enable_ranges
 from sepfast.ops.soft_mask import soft_mask
 from sepfast.ops.soft_mask_loss import soft_mask_loss
@@ -9,9 +12,14 @@ from sepfast.ops.stft import istft, stft
 from sepfast.ops.stft_magnitude import stft_magnitude
 
 __all__ = [
+    "conv_pair",
+    "deconv_pair",
     "enable_ranges",
+    "horizontal_deconv",
     "istft",
+    "linear_soft_mask_loss",
     "masked_istft",
+    "overlap_decode",
     "soft_mask",
     "soft_mask_loss",
     "stft",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sepfast.errors import InputError
-from sepfast.kernels.precision import stft_precision
+from sepfast.kernels.precision import product_precision
 from sepfast.kernels.tuning import has_config
 from sepfast.reference import Framing
 from sepfast.reference.overlap_add import squared_window_sum
@@ -35,7 +35,7 @@ def kernel_obstacle(framing: Framing, device: torch.device, kernel: str, **key: 
     reason = framing_obstacle(framing)
     if reason:
         return reason
-    precision = stft_precision(device)
+    precision = product_precision(device)
     if has_config(kernel, device, n_fft=framing.n_fft, precision=precision, **key):
         return None
     words = "".join(f", {name} {word!r}" for name, word in key.items())

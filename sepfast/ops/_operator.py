@@ -32,6 +32,8 @@ def define(
     fake: Callable[..., Any],
     check: Callable[..., None],
     obstacle: Callable[..., str | None] = lambda *args: None,
+    lowers: bool = False,
+    compact: bool = False,
 ) -> Callable[..., Any]:
     """Register an operator `torch.ops.sepfast.<name>`.
 
@@ -42,6 +44,9 @@ def define(
         fake: the shapes of the results, all contiguous, as `new_empty` of an argument.
         check: raises `InputError` for arguments that do not fit together.
         obstacle: why there is no kernel for some arguments, None where there is one.
+        lowers: whether autocast lowers its type, by `lowered`; else it stays in float32, as the
+            STFT, masks and losses do.
+        compact: whether the first argument may be of a half type beside float32.
 
     Returns:
         The operator.
@@ -50,7 +55,7 @@ def define(
 
     def run(*args: Any) -> Any:
         check(*args)
-        _same_place(name, args)
+        _same_place(name, args, compact)
         tensor = args[0]
         with operator_range(name):
             if kernel_runs(name, tensor.device, _type_obstacle(tensor) or obstacle(*args)):
@@ -59,16 +64,25 @@ def define(
 
     def shapes(*args: Any) -> Any:
         check(*args)
-        _same_place(name, args)
+        _same_place(name, args, compact)
         return fake(*args)
 
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"sepfast::{name}", shapes, lib=_LIBRARY)
-    for device in ("cpu", "cuda"):
-        # The STFT, masks and losses stay in float32 where autocast lowers the rest.
+    for device in () if lowers else ("cpu", "cuda"):
         torch.library.register_autocast(f"sepfast::{name}", device, torch.float32, lib=_LIBRARY)
     return getattr(torch.ops.sepfast, name)
+
+
+def lowered(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """Tensors in autocast's type where it is on, as PyTorch's own convolutions take them."""
+    assert tensors[0] is not None
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
 def differentiate(
@@ -112,20 +126,22 @@ def _type_obstacle(tensor: Tensor) -> str | None:
     return None if tensor.dtype in KERNEL_TYPES else f"as there are no kernels for {tensor.dtype}"
 
 
-def _same_place(name: str, args: tuple[Any, ...]) -> None:
+def _same_place(name: str, args: tuple[Any, ...], compact: bool) -> None:
     """Refuse tensors of several devices or types.
 
     A tensor without axes may be of another type, as in PyTorch: a loss is float32 where its
     inputs are not.
     """
     first = args[0]
+    half = compact and first.dtype in KERNEL_TYPES[1:]
     names = _argument_names(name)
     if not first.is_floating_point():
         raise InputError(f"{name}: {names[0]} is {first.dtype}, takes real floats")
     for argument, other in zip(names[1:], args[1:], strict=False):
         if not isinstance(other, Tensor):
             continue
-        same_type = other.dtype == first.dtype or (other.ndim == 0 and other.is_floating_point())
+        same_type = other.dtype == first.dtype or (half and other.dtype == torch.float32)
+        same_type = same_type or (other.ndim == 0 and other.is_floating_point())
         if other.device != first.device or not same_type:
             raise InputError(
                 f"{name}: {argument} is {other.dtype} on {other.device}, takes "

@@ -14,6 +14,28 @@ Element by element, `soft_mask` and `soft_mask_loss`, whatever the precision of 
   tree, nearly all of which cancel: 5e-7. Weights that make its terms cancel lose more digits;
 - the gradient of the loss has the roundings of the slope and of the mask behind each other: 5e-7.
 
+Convolution pairs are one product behind another, of up to 1026 and 750 terms, backward up to three:
+
+- highest: an accumulator rounds once for every 32 terms or so, which is less than the rounding of
+  the operands in PyTorch's own: 1e-6;
+- high and medium: TF32, twice or thrice, as the STFT: 2e-3.
+
+`overlap_decode` is two products behind each other and a mask, whose shares lose as many digits as
+an estimate is smaller than the terms it is the sum of; the bounds are for estimates that are not:
+
+- highest: half the 1e-6 of products, as errors that all sources have in common leave their shares
+  alone: 5e-7; backward the slope of the mask, a difference, and up to three products more: 2e-6;
+- high and medium: TF32 in two products forward and five backward: 2e-3 and 4e-3.
+
+`linear_soft_mask_loss` is a product, the loss, and for its gradients a product of the slope. An
+estimate next to 0 has no digits to keep; where bins are loud or silent and nothing between:
+
+- highest: the product of 50 terms of one sign adds less than a rounding to each estimate, and of
+  both the loss keeps the mean: 5e-7 as `soft_mask_loss`; the slope's 5e-7 and two products: 1e-6;
+- high and medium: TF32 cuts both operands to 10 bits behind the point, 2^-11 each on average. What
+  is common to all sources drops out of their shares, and the loss averages the rest: 1e-3; the
+  slope is divided by the estimates and multiplied by one more cut operand, itself cut: 2e-3.
+
 STFT operators are two small matrix products and a twiddle, one transform or two behind each other:
 
 - highest: each product keeps 22 bits or more of its operands and adds up 16 to 64 terms: 1e-6;
@@ -44,18 +66,33 @@ def _same(bound: Bound) -> dict[Precision, Bound]:
     return {"highest": bound, "high": bound, "medium": bound}
 
 
-_STFT: dict[Precision, Bound] = {
+_PRODUCTS: dict[Precision, Bound] = {
     "highest": Bound(1e-6, 1e-6),
     "high": Bound(2e-3, 2e-3),
     "medium": Bound(2e-3, 2e-3),
 }
 
+_LINEAR_LOSS: dict[Precision, Bound] = {
+    "highest": Bound(5e-7, 1e-6),
+    "high": Bound(1e-3, 2e-3),
+    "medium": Bound(1e-3, 2e-3),
+}
+
 #: Operator -> what `torch.get_float32_matmul_precision()` says -> bound, for float32 inputs.
 ACCURACY: dict[str, dict[Precision, Bound]] = {
+    "conv_pair": _PRODUCTS,
+    "deconv_pair": _PRODUCTS,
+    "horizontal_deconv": _PRODUCTS,
+    "linear_soft_mask_loss": _LINEAR_LOSS,
+    "overlap_decode": {
+        "highest": Bound(5e-7, 2e-6),
+        "high": Bound(2e-3, 4e-3),
+        "medium": Bound(2e-3, 4e-3),
+    },
     "soft_mask": _same(Bound(2e-7, 5e-7)),
     "soft_mask_loss": _same(Bound(5e-7, 5e-7)),
-    "stft": _STFT,
-    "istft": _STFT,
-    "stft_magnitude": _STFT,
-    "masked_istft": _STFT,
+    "stft": _PRODUCTS,
+    "istft": _PRODUCTS,
+    "stft_magnitude": _PRODUCTS,
+    "masked_istft": _PRODUCTS,
 }

@@ -24,13 +24,13 @@ def masked_istft(
     The mixture's STFT is taken on the way and never stored.
 
     Args:
-        shares: (..., N, C, T, B).
+        shares: (..., N, C, T, B), of the waveform's type, or of a half type beside float32.
         waveform: (..., C, samples), the mixture; T is what its length makes.
         framing: the framing of the shares.
         levels: what was done with the magnitudes that the shares are of; constants.
 
     Returns:
-        (..., N, C, samples) in the type of `shares`.
+        (..., N, C, samples) in the type of `waveform`.
 
     Raises:
         InputError: for shapes that do not fit, or a window and hop that cannot be inverted.
@@ -135,8 +135,9 @@ def _kernel(
     window, levels = scaled_window(f, shares.device), _kernel_levels(gain, floor, base)
     lines = rows(waveform, 2)
     norm = Norm(*inverse_norm(f, shares.shape[-2], lines))
-    out = kernels.forward(rows(shares, 4), lines, window, norm, f.hop, f.front, levels)
-    return out.view(*shares.shape[:-2], waveform.shape[-1]).to(shares.dtype)
+    planes = shares.reshape(shares.shape[:-4].numel(), *shares.shape[-4:])  # a kernel widens them
+    out = kernels.forward(planes, lines, window, norm, f.hop, f.front, levels)
+    return out.view(*shares.shape[:-2], waveform.shape[-1]).to(waveform.dtype)
 
 
 def _kernel_backward(
@@ -175,6 +176,7 @@ def _obstacle(kernel: str) -> Any:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     shares, waveform, ctx.framing, *levels = inputs
+    ctx.dtype = shares.dtype
     # The mixture is hardly ever trained; only then are the shares needed again.
     ctx.save_for_backward(waveform, shares if ctx.needs_input_grad[1] else None, *levels)
 
@@ -183,7 +185,7 @@ def _grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     waveform, shares, *levels = ctx.saved_tensors
     of_shares = of_mixture = None
     if ctx.needs_input_grad[0]:
-        of_shares = _masked_istft_backward(grad, waveform, ctx.framing, *levels)
+        of_shares = _masked_istft_backward(grad, waveform, ctx.framing, *levels).to(ctx.dtype)
     if ctx.needs_input_grad[1]:
         of_mixture = _mixture_grad(grad, waveform, shares, ctx.framing, *levels)
     return of_shares, of_mixture, None, None, None, None
@@ -195,7 +197,9 @@ def _mixture_grad(
     """The gradient of the mixture's samples, through spectra that are stored."""
     spectrum = stft_operator(waveform, _parse(text))
     sources = istft_backward(grad, text, spectrum.shape[-3])
-    mixture = masked_spectrum_mixture_backward(sources, shares, spectrum, _levels(*levels))
+    mixture = masked_spectrum_mixture_backward(
+        sources, shares.to(grad.dtype), spectrum, _levels(*levels)
+    )
     return cast(Tensor, stft_backward(mixture, text, waveform.shape[-1]))
 
 
@@ -203,12 +207,13 @@ _masked_istft = define(
     "masked_istft(Tensor shares, Tensor waveform, str framing, Tensor? gain, Tensor? floor,"
     " Tensor? base) -> Tensor",
     reference=lambda shares, waveform, text, *levels: reference.masked_istft(
-        shares, waveform, _parse(text), _levels(*levels)
+        shares.to(waveform.dtype), waveform, _parse(text), _levels(*levels)
     ),
     kernel=_kernel,
-    fake=lambda shares, waveform, *_: shares.new_empty(*shares.shape[:-2], waveform.shape[-1]),
+    fake=lambda shares, waveform, *_: waveform.new_empty(*shares.shape[:-2], waveform.shape[-1]),
     check=_check,
     obstacle=_obstacle("sepfast_masked_istft_forward"),
+    compact=True,
 )
 _masked_istft_backward = define(
     "masked_istft_backward(Tensor grad, Tensor waveform, str framing, Tensor? gain, Tensor? floor,"

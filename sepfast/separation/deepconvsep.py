@@ -1,33 +1,37 @@
 """A whole track through DeepConvSep, in spans that know nothing of each other.
 
-N sources, C channels, T frames of context, F bins, K contexts in a span. Frames stand before
-channels in here, as the matrix products leave them: a spectrum is (frames, C, F), shares are
-(N, frames, C, F).
+N sources, C channels, T frames of context, F bins, K contexts in a span.
 
-The encoder runs once over all frames of a span, each context is a window over its codes, and the
-decoder's deconvolutions are matrix products over all contexts and sources, in batches that stay
-in the cache. A span reads the samples that its contexts reach and gives back those between its
-first frame and the next span's, so that a track in spans is the track at once.
+    samples -> magnitudes -> encoder, once for all frames of a span -> windows over its codes,
+    one for each context -> bottleneck -> overlap_decode: shares (N, C, frames, F) -> stems
+
+A span reads the samples that its contexts reach and gives back those between its first frame and
+the next span's, so that a track in spans is the track at once.
+
+On a GPU what counts are bytes: the mixture's spectrum is never stored, `masked_istft` takes it
+again from the samples, and shares are float16 where the precision of products allows it. On a CPU
+it is the transforms that count: the spectrum is taken once, and spans are so short that all stays
+in the cache.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sepfast import ops
 from sepfast.errors import InputError
 from sepfast.reference import DeepConvSep, Levels, magnitude, masked_spectrum, overlap_add
 from sepfast.reference.overlap_add import overlapping, squared_window_sum
 from sepfast.separation.fades import context_count, fades
 
-#: Contexts decoded at once: their estimates, 8 * 30 * 513 floats each, stay in the cache.
-_BATCH = 8
-
-#: Stands for 0 in the estimates, so that where all are silent the shares are equal, not 0 / 0.
-_SILENCE = 1e-30
+#: Frames of a span: few enough for the buffers to stay in a CPU's cache; six minutes on a GPU, of
+#: which shares in float32 take a gigabyte.
+_CPU_FRAMES, _GPU_FRAMES = 240, 65536
 
 
 class Span(NamedTuple):
@@ -46,21 +50,52 @@ class Span(NamedTuple):
         return self.stop == self.frames
 
 
+class _Weights(NamedTuple):
+    """A model's weights as the operators take them.
+
+    Attributes:
+        encoder: of `conv_pair`.
+        expand: the layers behind the bottleneck as one, weight and bias.
+        decoder: of `overlap_decode`.
+    """
+
+    encoder: tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+    expand: tuple[Tensor, Tensor]
+    decoder: tuple[Tensor, Tensor | None, Tensor, Tensor]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: DeepConvSep) -> _Weights:
+        """The weights that a model has now."""
+        vertical, horizontal = model.encoder.vertical, model.encoder.horizontal
+        layers = [cast(Any, model.expand[name])[0] for name in model.sources]
+        first, first_bias, second, second_bias = model.stacked_weights()
+        return cls(
+            (vertical.weight, vertical.bias, horizontal.weight, horizontal.bias),
+            (torch.cat([e.weight for e in layers]), torch.cat([e.bias for e in layers])),
+            (first[..., 0], first_bias, second[:, :, :, 0], second_bias),
+        )
+
+
 class DeepConvSepTrack:
     """DeepConvSep over a track of any length.
 
     Args:
         model: the network; its decoder's weights are read once, here.
         overlap: frames that neighbouring contexts share, 0 to T - 1.
+        fused: whether the spectrum is taken again instead of stored, as on a GPU; None for where
+            the model is.
 
     Attributes:
         framing: the model's framing.
         step: frames from one context to the next; every span but the last ends on a multiple.
         ahead: frames behind a span that its contexts reach.
         behind: frames before a span that it reads.
+        tail: zeros behind a track that its last contexts may reach, in samples.
+        span: frames that make a good span, a multiple of `step`.
     """
 
-    def __init__(self, model: DeepConvSep, overlap: int) -> None:
+    def __init__(self, model: DeepConvSep, overlap: int, fused: bool | None = None) -> None:
         if not 0 <= overlap < model.context:
             raise InputError(
                 f"overlap: got {overlap}, takes 0 to {model.context - 1} of the model's "
@@ -70,8 +105,13 @@ class DeepConvSepTrack:
         self.step = model.context - overlap
         self._reach = (model.framing.span - 1) // model.framing.hop
         self.ahead, self.behind = overlap, self._reach + model.context
-        self._levels = _frames_first(model.levels())
-        self._decoder = _Decoder(model) if model.filtered == 1 else None
+        self.tail = model.framing.covered(model.context + 3)
+        self._fused = model.minimum.is_cuda if fused is None else fused
+        self.span = -(-(_GPU_FRAMES if self._fused else _CPU_FRAMES) // self.step) * self.step
+        # Of samples that begin with a frame and end with one.
+        self._inner = replace(model.framing, front=0, rule="valid")
+        self._levels, self._scaling = model.levels(), model.scaling()
+        self._weights = _Weights.of(model) if model.filtered == 1 else None
 
     @torch.inference_mode()
     def separate(self, line: Tensor, origin: int, span: Span) -> Tensor:
@@ -79,7 +119,8 @@ class DeepConvSepTrack:
 
         Args:
             line: (channels, samples), the track with its zeros in front, from position `origin`
-                on. One channel of masks serves any number of channels.
+                on; behind a track's end with `tail` zeros. One channel of masks serves any number
+                of channels.
             origin: position of the line's first sample.
             span: the frames wanted.
 
@@ -92,12 +133,13 @@ class DeepConvSepTrack:
         first, stop, count = self._contexts(span.first - before, span)
         start = first * self.step
         end = (stop - 1) * self.step + self.model.context
-        spectrum = self._spectrum(line, origin, start, end)
-        weights = fades(first, stop, count, self.model.context, self.overlap).to(line)
-        shares = self._shares(spectrum, weights)
-        keep = slice(span.first - before - start, span.stop - start)
-        wanted = masked_spectrum(shares[:, keep], spectrum[keep], self._levels)
-        return self._synthesis(wanted, before, span.last)
+        weights = fades(first, stop, count, self.model.context, self.overlap, line.device)
+        begin = start * self.framing.hop - origin
+        samples = line[:, begin : begin + self.framing.covered(end - start)]
+        frames = slice(span.first - before - start, span.stop - start)
+        stems = (self._stems if self._fused else self._stems_by_spectrum)(samples, weights, frames)
+        length = (span.stop - span.first) * self.framing.hop
+        return stems[..., before * self.framing.hop :][..., : None if span.last else length]
 
     def _contexts(self, first: int, span: Span) -> tuple[int, int, int | None]:
         """Contexts that weigh in frames `first` to the span's end, and how many a track has."""
@@ -108,106 +150,85 @@ class DeepConvSepTrack:
         count = context_count(span.frames, self.model.context, self.overlap)
         return min(low, count - 1), min(high, count), count
 
-    def _spectrum(self, line: Tensor, origin: int, first: int, stop: int) -> Tensor:
-        """Frames `first` to `stop` - 1, silence behind the line's end: (frames, C, F, 2)."""
-        framing = self.framing
-        begin = first * framing.hop - origin
-        end = begin + framing.covered(stop - first)
-        samples = F.pad(line[:, begin:end], (0, max(0, end - line.shape[-1])))
+    def _stems(self, samples: Tensor, weights: Tensor, frames: slice) -> Tensor:
+        """Samples of the sources, from the first of some frames on.
+
+        Args:
+            samples: (channels, samples) of all frames of the contexts.
+            weights: (K, T), their fades.
+            frames: those whose shares are whole; the others reach no sample that is wanted.
+        """
+        model = self.model
+        heard = samples.mean(0, keepdim=True) if model.channels == 1 else samples
+        scale, offset = self._scaling
+        levels = ops.stft_magnitude(heard, self._inner, scale=scale, offset=offset)
+        shares = self._shares(levels, weights).expand(-1, len(samples), -1, -1)
+        stems = ops.masked_istft(shares, samples, self._inner, self._levels_of(len(samples)))
+        hop = self.framing.hop
+        return stems[..., frames.start * hop : self.framing.covered(frames.stop)]
+
+    def _levels_of(self, channels: int) -> Levels | None:
+        """The levels of so many channels, of which a mono model has one for all."""
+        if self._levels is None:
+            return None
+        parts = (p if p is None else p.expand(*p.shape[:-3], channels, 1, -1) for p in self._levels)
+        return Levels(*parts)  # type: ignore[arg-type]
+
+    def _stems_by_spectrum(self, samples: Tensor, weights: Tensor, frames: slice) -> Tensor:
+        """As `_stems`, through a spectrum that is stored."""
+        spectrum = self._spectrum(samples)
+        heard = spectrum.mean(0, keepdim=True) if self.model.channels == 1 else spectrum
+        shares = self._shares(self.model.scale(magnitude(heard)), weights)
+        wanted = masked_spectrum(shares[:, :, frames], spectrum[:, frames], self._levels)
+        return self._synthesis(wanted)
+
+    def _spectrum(self, samples: Tensor) -> Tensor:
+        """Spectra of samples (channels, samples): (channels, frames, F, 2), in their type."""
+        framing, dtype = self.framing, samples.dtype
         if self._levels and self._levels.base is not None:
             # A source's floor sounds with the phase of bins that are next to silent, and of
             # these a float32 transform knows the phase no more.
             samples = samples.double()
-        frames = overlapping(samples, framing.span, framing.hop)
-        windowed = frames * (framing.window_on(samples) * framing.scale)
-        spectrum = torch.fft.rfft(windowed, n=framing.n_fft).transpose(0, 1)
-        return torch.view_as_real(spectrum.contiguous()).to(line.dtype)
+        windowed = overlapping(samples, framing.span, framing.hop) * (
+            framing.window_on(samples) * framing.scale
+        )
+        return torch.view_as_real(torch.fft.rfft(windowed, n=framing.n_fft)).to(dtype)
 
-    def _shares(self, spectrum: Tensor, weights: Tensor) -> Tensor:
-        """Masks of all contexts, cross-faded by `weights` (K, T): (N, frames, C, F)."""
+    def _shares(self, levels: Tensor, weights: Tensor) -> Tensor:
+        """Masks of all contexts, cross-faded by `weights` (K, T): (N, C, frames, F)."""
+        if self._weights is None:
+            return self._shares_with_pool(levels, weights)
+        model, w = self.model, self._weights
+        codes = ops.conv_pair(levels[None], *w.encoder)
+        windows = _windows(codes, model.code_shape[1], self.step)  # (K, N2, T', 1)
+        expanded = F.linear(model.bottleneck(windows.flatten(1)), *w.expand).relu_()
+        expanded = expanded.unflatten(1, (len(model.sources), *model.code_shape[:2]))
+        # TF32 has as many digits as float16: where it does, shares of half the bytes do.
+        compact = self._fused and torch.get_float32_matmul_precision() != "highest"
+        return ops.overlap_decode(expanded, *w.decoder, weights, self.step, compact)
+
+    def _shares_with_pool(self, levels: Tensor, weights: Tensor) -> Tensor:
+        """The same through the model, context by context."""
         model, step = self.model, self.step
-        if model.channels == 1 and spectrum.shape[1] > 1:
-            spectrum = spectrum.mean(1, keepdim=True)
-        codes, peaks = model.encode(model.scale(magnitude(spectrum).transpose(0, 1))[None])
-        contexts = zip(
-            _windows(codes, model.code_shape[1], step).split(_BATCH),  # (K, N2, T', 1)
-            weights[:, :, None, None].split(_BATCH),
-            [None] * len(weights)
-            if peaks is None
-            else _windows(peaks, model.context, step).split(_BATCH),
-            strict=False,
-        )
-        pieces = -(-model.context // step)
-        shape = (
-            len(model.sources),
-            len(weights) + pieces - 1,
-            step,
-            model.channels,
-            model.framing.bins,
-        )
-        line = spectrum.new_zeros(shape)
-        for k, (code, weight, peak) in enumerate(contexts):
-            masks = self._estimates(code, peak).clamp_min_(_SILENCE)  # (N, k, T, C, F)
-            masks *= weight / masks.sum(0)
-            for j in range(pieces):
-                piece = masks[:, :, j * step : (j + 1) * step]
-                first = k * _BATCH + j
-                line[:, first : first + len(code), : piece.shape[2]] += piece
-        return line.flatten(1, 2)
+        codes, peaks = model.encode(levels[None])
+        assert peaks is not None
+        shape = (len(model.sources), model.channels, levels.shape[1], model.framing.bins)
+        line = levels.new_zeros(shape)
+        windows = _windows(codes, model.code_shape[1], step).split(1)
+        places = _windows(peaks, model.context, step).split(1)
+        for k, (window, place) in enumerate(zip(windows, places, strict=True)):
+            masks = model.shares(model.decode(window, place))[0]  # (N, C, T, F)
+            line[:, :, k * step : k * step + model.context] += masks * weights[k, :, None]
+        return line
 
-    def _estimates(self, codes: Tensor, peaks: Tensor | None) -> Tensor:
-        """Decode contexts (k, N2, T', 1), up to the ReLU's clamp: (N, k, T, C, F)."""
-        if self._decoder is not None:
-            return self._decoder(codes)
-        estimates = self.model.decode(codes, peaks)  # (k, N C, T, F)
-        shape = (len(self.model.sources), self.model.channels)
-        return estimates.unflatten(1, shape).permute(1, 0, 3, 2, 4).contiguous()
-
-    def _synthesis(self, spectrum: Tensor, before: int, last: bool) -> Tensor:
-        """Samples of (N, frames, C, F, 2) from behind its first `before` frames on."""
+    def _synthesis(self, spectrum: Tensor) -> Tensor:
+        """Samples of (N, channels, frames, F, 2)."""
         framing = self.framing
         window = framing.window_on(spectrum)
         frames = torch.fft.irfft(torch.view_as_complex(spectrum), n=framing.n_fft)
         frames = frames[..., : framing.span].mul_(window / framing.scale)
-        count = frames.shape[1]
-        line = overlap_add(frames.transpose(1, 2), framing.hop)
-        line /= squared_window_sum(window, count, framing.hop)
-        return line[..., before * framing.hop : None if last else count * framing.hop]
-
-
-class _Decoder:
-    """All sources' decoders as one batch of matrix products, without the last ReLU."""
-
-    def __init__(self, model: DeepConvSep) -> None:
-        self.model = model
-        weights = [model.decoder_weights(name) for name in model.sources]
-        vertical = torch.stack([w.vertical.flatten(1) for w in weights])  # (N, N1, C F)
-        bias = torch.stack([w.vertical_bias for w in weights])  # (N, C)
-        bias = bias.repeat_interleave(model.framing.bins, dim=1)[:, None]
-        # A feature that is always one carries the bias through the product.
-        self.vertical = torch.cat([vertical, bias], dim=1).detach()  # (N, N1 + 1, C F)
-        self.horizontal = [(w.horizontal, w.horizontal_bias) for w in weights]
-
-    def __call__(self, codes: Tensor) -> Tensor:
-        """Decode contexts (k, N2, T', 1): (N, k, T, C, F)."""
-        model = self.model
-        hidden = model.bottleneck(codes.flatten(1))
-        expanded = (e(hidden).unflatten(1, model.code_shape) for e in model.expand.values())
-        features = torch.stack(
-            [
-                F.pad(F.conv_transpose2d(x, *layer).squeeze(-1).mT, (0, 1), value=1)
-                for x, layer in zip(expanded, self.horizontal, strict=True)
-            ]
-        )  # (N, k, T, N1 + 1)
-        estimates = torch.bmm(features.flatten(1, 2), self.vertical)
-        return estimates.unflatten(1, features.shape[1:3]).unflatten(-1, (model.channels, -1))
-
-
-def _frames_first(levels: Levels | None) -> Levels | None:
-    """Levels against (N, frames, C, F), the frames being of length 1."""
-    if levels is None or levels.floor is None or levels.base is None:
-        return levels and Levels(levels.gain.transpose(-3, -2))
-    return Levels(*(level.transpose(-3, -2) for level in (levels.gain, levels.floor, levels.base)))
+        line = overlap_add(frames, framing.hop)
+        return line.div_(squared_window_sum(window, frames.shape[-2], framing.hop))
 
 
 def _windows(line: Tensor, length: int, step: int) -> Tensor:

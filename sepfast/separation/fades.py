@@ -24,7 +24,14 @@ def context_count(frames: int, context: int, overlap: int) -> int:
     return max(0, -(-(frames - context) // (context - overlap))) + 1
 
 
-def fades(first: int, stop: int, count: int | None, context: int, overlap: int) -> Tensor:
+def fades(
+    first: int,
+    stop: int,
+    count: int | None,
+    context: int,
+    overlap: int,
+    device: torch.device | None = None,
+) -> Tensor:
     """The weights of contexts `first` to `stop` - 1 in their frames.
 
     Args:
@@ -34,12 +41,13 @@ def fades(first: int, stop: int, count: int | None, context: int, overlap: int) 
             `stop`.
         context: T, frames.
         overlap: frames that neighbours share, below T.
+        device: where they are made, so that nothing waits for a copy; None for the CPU.
 
     Returns:
         (stop - first, T), float32.
     """
-    rise = torch.ones(context, dtype=torch.float64)
-    rise[:overlap] = torch.linspace(0, 1, overlap, dtype=torch.float64)
+    rise = torch.ones(context, dtype=torch.float64, device=device)
+    rise[:overlap] = torch.linspace(0, 1, overlap, dtype=torch.float64, device=device)
     rises = rise.repeat(stop - first, 1)
     if count is not None and stop == count:
         rises[-1, :overlap] = 0

@@ -14,6 +14,7 @@ from sepfast.data.audio import AudioReader, AudioWriter, is_audio
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.separation.separator import Separator
+from sepfast.separation.transfer import to_host
 
 #: Samples read at once.
 _BLOCK = 1 << 17
@@ -106,8 +107,8 @@ def separate_file(
         ]
         done = 0
         blocks = _heard(mixture.blocks(_BLOCK), job.mixture)
-        for piece in separator.stream(blocks, mixture.sample_rate, mixture.channels):
-            for writer, stem in zip(writers, piece.cpu().numpy(), strict=True):
+        for piece in to_host(separator.stream(blocks, mixture.sample_rate, mixture.channels)):
+            for writer, stem in zip(writers, piece.numpy(), strict=True):
                 writer.write(stem)
             done += piece.shape[-1]
             progress(done, mixture.samples)

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from sepfast.separation.deepconvsep import DeepConvSepTrack, Span
 
-#: Frames of a span, rounded up to whole steps: few enough for the buffers to stay in the cache.
-_FRAMES = 240
-
 
 class Line:
     """The samples of a track that its next spans need, and the spans that can be separated.
@@ -29,7 +26,6 @@ class Line:
 
     def __init__(self, track: DeepConvSepTrack) -> None:
         self._track, self._framing = track, track.framing
-        self._span = -(-_FRAMES // track.step) * track.step
         self._blocks: list[Tensor] = []
         self._next = 0
         self.origin = self.samples = 0
@@ -45,7 +41,7 @@ class Line:
         """Spans that the samples so far suffice for, whatever follows them."""
         framing = self._framing
         while True:
-            stop = self._next + self._span
+            stop = self._next + self._track.span
             reach = stop + self._track.ahead
             arrived = framing.covered(reach) <= framing.front + self.samples
             if not arrived or reach >= framing.frames(self.samples):
@@ -55,8 +51,11 @@ class Line:
     def rest(self) -> Iterator[Span]:
         """What is left of the track, now that all samples are there; nothing of an empty one."""
         frames = self._framing.frames(self.samples) if self.samples else 0
+        if frames:
+            last = self._blocks[-1]
+            self._blocks.append(last.new_zeros(last.shape[0], self._track.tail))
         while self._next < frames:
-            yield self._advance(min(self._next + self._span, frames), frames)
+            yield self._advance(min(self._next + self._track.span, frames), frames)
 
     def samples_around(self, span: Span) -> Tensor:
         """All samples that are held, after those before the span's reach are dropped."""

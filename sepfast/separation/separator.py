@@ -13,9 +13,11 @@ from sepfast.errors import InputError
 from sepfast.reference import DeepConvSep
 from sepfast.separation.deepconvsep import DeepConvSepTrack, Span
 from sepfast.separation.line import Line, fit
+from sepfast.separation.transfer import to_device, to_host
 
-#: Samples that `__call__` hands on at once.
-_BLOCK = 1 << 18
+#: Samples that `__call__` hands on at once; more of those that are on a GPU, where each block is
+#: waited for to see whether it is finite.
+_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 24
 
 
 class Separator:
@@ -82,11 +84,20 @@ class Separator:
                 f"waveform: got shape {tuple(mixture.shape)}, takes (channels, samples)"
             )
         channels, samples = mixture.shape
-        out = mixture.new_empty(len(self.sources), channels, samples, dtype=torch.float32)
+        blocks = mixture.split(_GPU_BLOCK if mixture.is_cuda else _BLOCK, dim=-1)
+        pieces = self.stream(blocks, sample_rate, channels)
+        out = None
         position = 0
-        for piece in self.stream(mixture.split(_BLOCK, dim=-1), sample_rate, channels):
+        for piece in pieces if mixture.is_cuda else to_host(pieces):
+            if mixture.is_cuda and piece.shape[-1] == samples and piece.is_cuda:
+                return dict(zip(self.sources, piece, strict=True))  # all of it, no copy
+            if out is None:
+                shape = (len(self.sources), channels, samples)
+                out = mixture.new_empty(shape, dtype=torch.float32)
             out[..., position : position + piece.shape[-1]] = piece
             position += piece.shape[-1]
+        if out is None:  # of no samples
+            out = mixture.new_empty(len(self.sources), channels, 0, dtype=torch.float32)
         return dict(zip(self.sources, out, strict=True))
 
     def stream(
@@ -147,8 +158,8 @@ class Separator:
     def _separate(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Separate blocks at the model's rate."""
         line = Line(self._track)
-        for block in blocks:
-            line.append(block.to(self.device, torch.float32))
+        for block in to_device(blocks, self.device):
+            line.append(block)
             for span in line.ready():
                 yield self._piece(line, span)
         for span in line.rest():

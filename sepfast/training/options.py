@@ -17,7 +17,7 @@ from sepfast.reference import LossWeights
 Optimizer = Literal["adadelta", "adam"]
 
 #: What may differ when a run is resumed: how long and how fast, not what an epoch computes.
-_RESUMABLE = ("epochs", "patience", "time_limit", "workers")
+_RESUMABLE = ("epochs", "patience", "time_limit", "workers", "cuda_graph")
 
 #: Option -> (least, most) that it takes; those whose least is an int are whole numbers.
 _RANGES = {
@@ -57,6 +57,8 @@ class TrainingOptions:
         validation_batches: batches of fixed excerpts that the validation loss is the mean of.
         time_limit: seconds after which training ends, in mid-epoch; 0 for never.
         workers: processes that read examples beside the one that trains.
+        cuda_graph: whether a GPU is given its steps as one captured graph each, which is faster
+            for small batches; the losses are the same to rounding.
         loss: weights and reading of the loss.
 
     Raises:
@@ -78,6 +80,7 @@ class TrainingOptions:
     validation_batches: int = 20
     time_limit: float = 0.0
     workers: int = 0
+    cuda_graph: bool = False
     loss: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:

@@ -30,9 +30,10 @@ from sepfast.data.examples import (
 )
 from sepfast.device import pick_device
 from sepfast.errors import InputError
-from sepfast.ops import soft_mask_loss
+from sepfast.fusion import fuse
 from sepfast.reference import DeepConvSep
 from sepfast.training.folder import RunFolder, check_unused
+from sepfast.training.graph import Step, graphed
 from sepfast.training.history import Ended, Epoch, History, Report, Silent
 from sepfast.training.options import TrainingOptions
 
@@ -51,7 +52,8 @@ def train(
     """Train a model, or go on with it.
 
     Args:
-        model: a DeepConvSep that `create_model` made, its statistics set; trained in place.
+        model: a DeepConvSep that `create_model` made, its statistics set; trained in place, and
+            on a GPU with fused layers, which it keeps.
         songs: what it learns from.
         validation: what tells the best epoch; without any, the training loss does.
         options: the choices.
@@ -69,6 +71,8 @@ def train(
             already, a run that cannot be resumed, or a loss that is not finite any more.
     """
     model = _trainable(model).to(pick_device(device))
+    if model.minimum.is_cuda:
+        fuse(model)
     optimizer = options.optimizer_of(model.parameters())
     folder = RunFolder(run_dir, _identity(model, songs, validation, options))
     if resume:
@@ -113,9 +117,12 @@ class _Loop:
 
     def run(self, history: History, folder: RunFolder) -> None:
         """Train until there is a reason to end, and keep every epoch."""
-        batches = self._batches(len(history.epochs) + 1)
+        step: Step = self._step
+        if self.options.cuda_graph:
+            step = graphed(step, self.optimizer, self.device, self.report.note)
+        updates = map(step, self._batches(len(history.epochs) + 1))  # each when it is asked for
         while not (ended := self._ended(history)):
-            epoch = self._epoch(len(history.epochs) + 1, batches)
+            epoch = self._epoch(len(history.epochs) + 1, updates)
             history.epochs.append(epoch)
             folder.save(self.model, self.optimizer, history)
             self.report.epoch(epoch, history.best == epoch)
@@ -147,22 +154,22 @@ class _Loop:
             error.__traceback__ = None
             raise InputError(str(error).strip().rpartition("InputError: ")[2]) from None
 
-    def _epoch(self, number: int, batches: Iterator[Tensor]) -> Epoch:
+    def _epoch(self, number: int, updates: Iterator[Tensor]) -> Epoch:
         began = time.monotonic()
         torch.manual_seed(_seed(self.options.seed, number))
         rate = self.options.learning_rate_in(number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        training = self._train(number, batches)
+        training = self._train(number, updates)
         validation = self._validate(number) if self.validation else None
         return Epoch(number, training, validation, rate, time.monotonic() - began)
 
-    def _train(self, number: int, batches: Iterator[Tensor]) -> float:
+    def _train(self, number: int, updates: Iterator[Tensor]) -> float:
         """The steps of an epoch, up to the time limit; their mean loss."""
         self.model.train()
         results = []
-        for done, waveforms in enumerate(islice(batches, self.steps), 1):
-            results.append(self._step(waveforms))
+        for done, result in enumerate(islice(updates, self.steps), 1):
+            results.append(result)
             self.report.progress(
                 "training", (number - 1) * self.steps + done, self.options.epochs * self.steps
             )
@@ -194,8 +201,7 @@ class _Loop:
         mixture, targets = batch_features(
             self.model, waveforms, target_slope=self.options.target_slope
         )
-        estimates = self.model(mixture).unflatten(1, targets.shape[1:3])
-        return soft_mask_loss(estimates, mixture, targets, self.options.loss)
+        return self.model.loss(mixture, targets, self.options.loss)
 
     def _check_finite(self, number: int, steps: Tensor) -> None:
         """Raise where a loss or the weights behind it, (steps, 2), are not finite."""
