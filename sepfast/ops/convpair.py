@@ -200,8 +200,29 @@ def _conv(
     horizontal: Tensor,
     horizontal_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    if x.device.type == "cpu" and vertical.shape[3] == x.shape[3]:
+        return _conv_by_products(x, vertical, vertical_bias, horizontal, horizontal_bias)
     filtered = torch.conv2d(x, vertical, vertical_bias)
     return torch.conv2d(filtered, horizontal, horizontal_bias), filtered.permute(0, 3, 2, 1)
+
+
+def _conv_by_products(
+    x: Tensor,
+    vertical: Tensor,
+    vertical_bias: Tensor | None,
+    horizontal: Tensor,
+    horizontal_bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The same as matrix products, which a CPU is faster at; filters span all bins."""
+    (n1, _, _, _), (n2, _, span, _) = vertical.shape, horizontal.shape
+    filtered = torch.matmul(x, vertical[:, :, 0].permute(1, 2, 0)).sum(1)  # (B, T, N1)
+    if vertical_bias is not None:
+        filtered += vertical_bias
+    windows = filtered.unfold(1, span, 1).transpose(2, 3).flatten(2)  # (B, T', t2 N1)
+    codes = torch.matmul(windows, horizontal[..., 0].transpose(1, 2).reshape(n2, span * n1).mT)
+    if horizontal_bias is not None:
+        codes += horizontal_bias
+    return codes.mT[..., None], filtered[:, None]
 
 
 def _conv_kernel(
