@@ -1,19 +1,23 @@
 """Scores: known values, museval's own, silence, and when SIR and SAR cannot be trusted."""
 
 import math
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.signal
-from museval import metrics as museval
 
 from sepfast import metrics
 from sepfast.errors import InputError
 from sepfast.metrics import bss_eval, conditioning, eps, pes, si_sdr, song_median, statistics
+from sepfast.packages import museval_metrics
 
 RATE = 8000
+museval = museval_metrics()
 SCORES = ("sdr", "isr", "sir", "sar")
 
 
@@ -292,3 +296,15 @@ class TestSummaries:
     def test_song_median_is_over_frames(self):
         medians = song_median([[[1.0, 2, 9], [math.nan, 4, 6]], [[math.nan] * 3, [0, 0, 1]]])
         np.testing.assert_array_equal(medians, [[2, 5], [math.nan, 0]])
+
+
+def test_scores_and_the_example_song_need_no_program_ffmpeg():
+    """museval's package refuses to be imported without one."""
+    code = (
+        "import numpy as np; from sepfast.metrics import bss_eval;"
+        "from sepfast.packages import example_song;"
+        "assert example_song().is_file();"
+        "x = np.random.default_rng(0).standard_normal((2, 1, 900));"
+        "bss_eval(x, x + 0.1, 300)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PATH": ""})
