@@ -17,6 +17,7 @@ import torch
 
 from sepfast.bench.cases import suite
 from sepfast.bench.run import Run, Settings
+from sepfast.bench.systems import systems
 from sepfast.errors import InputError
 
 _EXAMPLE = "example: python -m sepfast.bench --only masked_istft --minutes 3 --out results.json"
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("sepfast-bench.json"), help="results")
     parser.add_argument("--minutes", type=float, default=10.0, help="time limit")
     parser.add_argument("--quick", action="store_true", help="few rounds, no tuning or compiling")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--only", default="", help="what has a name that contains this")
     parser.add_argument("--device", default="", help="cpu or cuda; a GPU where there is one")
     return parser
 
@@ -59,7 +60,7 @@ def _settings(given: argparse.Namespace, begin: float) -> Settings:
         raise InputError(f"--device: got {given.device!r}, takes cpu or cuda")
     if given.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device: got 'cuda', but PyTorch sees no GPU")
-    names = [case.name for case in suite("quick")]
+    names = [case.name for case in suite("full")] + [system.name for system in systems("full")]
     if not any(given.only in name for name in names):
         raise InputError(f"--only: got {given.only!r}, takes a part of {', '.join(names)}")
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,91 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from sepfast.bench import work
-from sepfast.bench.work import WORKLOADS, Work, Workload
-from sepfast.ops.accuracy import ACCURACY, Bound, Precision
+from sepfast.bench import network_cases, work
+from sepfast.bench.case import Case, Output, Size, Tensors, product_precision, shaped
+from sepfast.bench.work import Work, Workload
 from sepfast.reference import Levels
-
-Tensors = dict[str, Tensor]
-Output = Tensor | tuple[Tensor, ...]
-Size = Literal["full", "small", "quick"]
-SIZES: tuple[Size, ...] = ("full", "small", "quick")
-
-#: Workload -> rows and samples on a CPU: for seconds a case, and for next to nothing.
-_SMALLER = {
-    "song": ((2, 10 * 44100), (2, 44100)),
-    "training": ((2 * 2 * 2, 28 * 256), (2, 28 * 256)),
-    "style-transfer": ((2, 8000), (1, 2000)),
-    "landmarks": ((8, 48000), (2, 16000)),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """An operator in one shape.
-
-    Attributes:
-        name: `workload/operator`, with what sets it apart from others behind that.
-        operator: its name, or "chain".
-        shape: of what is timed.
-        inputs: takes a shape and a device; gives random float32 tensors by name.
-        call: takes a package with the operators' names, tensors and their shape; gives the result.
-        work: takes a shape; gives its work.
-        differentiable: the tensors whose gradients are verified; none where a slope has no bound,
-            as that of a power below 1 next to silence.
-        gradient: whether they are timed too.
-        kernels: what runs where all of it runs in kernels, without the prefix `sepfast_`.
-        parts: the operators whose errors add up to this one's.
-        transforms: whether there is a side that goes through cuFFT, and precision matters.
-    """
-
-    name: str
-    operator: str
-    shape: Workload
-    inputs: Callable[[Workload, torch.device], Tensors]
-    call: Callable[[Any, Tensors, Workload], Output]
-    work: Callable[[Workload], Work]
-    differentiable: tuple[str, ...]
-    gradient: bool = False
-    kernels: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
-    transforms: bool = True
-
-    def __str__(self) -> str:
-        return self.name
-
-    def bound(self) -> Bound:
-        """Of the accuracy table, for what PyTorch's knob says now."""
-        bounds = [ACCURACY[part][demand()] for part in self.parts or (self.operator,)]
-        return Bound(sum(b.forward for b in bounds), sum(b.backward for b in bounds))
-
-    def tiny(self) -> Workload:
-        """A shape to verify in: two rows, so long that several programs share them."""
-        long = 12 * self.shape.framing.n_fft + 37
-        return replace(
-            self.shape, rows=min(2, self.shape.rows), samples=min(long, self.shape.samples)
-        )
-
-
-def demand() -> Precision:
-    """`torch.get_float32_matmul_precision()`, as the accuracy table has it."""
-    return cast(Precision, torch.get_float32_matmul_precision())
-
-
-def shaped(workload: str, size: Size) -> Workload:
-    """The shape of a workload in a size."""
-    full = WORKLOADS[workload]
-    if size == "full":
-        return full
-    rows, samples = _SMALLER[workload][SIZES.index(size) - 1]
-    return replace(full, rows=rows, samples=samples)
 
 
 def suite(size: Size = "full", operator: str = "") -> list[Case]:
@@ -98,8 +22,13 @@ def _suite(size: Size) -> Iterator[Case]:
     song, training, style = (shaped(w, size) for w in ("song", "training", "style-transfer"))
     yield _magnitude("song/stft_magnitude", song)
     yield _masked("song/masked_istft", song)
-    yield _loss("training/soft_mask_loss+gradient", training)
+    yield network_cases.linear_loss("training/linear_soft_mask_loss+gradient", training)
+    yield network_cases.decode("song/overlap_decode", song)
     yield _chain("song/chain", song)
+    yield network_cases.conv("song/conv_pair", song)
+    yield network_cases.deconv("training/deconv_pair+gradient", training)
+    yield network_cases.conv("training/conv_pair+gradient", training, gradient=True)
+    yield _loss("training/soft_mask_loss+gradient", training)
     yield _mask("training/soft_mask+gradient", training, gradient=True)
     yield _masked("training/masked_istft+gradient", training, gradient=True)
     yield _masked("song/masked_istft-levels", song, levels=True)
@@ -107,6 +36,8 @@ def _suite(size: Size) -> Iterator[Case]:
     yield _magnitude("landmarks/stft_magnitude-scaled", shaped("landmarks", size), scaled=True)
     yield _stft("song/stft", song)
     yield _istft("song/istft", song)
+    yield network_cases.decode("song/overlap_decode-25of30", shaped("song-mono", size))
+    yield network_cases.horizontal("training/horizontal_deconv+gradient", training)
     yield _magnitude("style-transfer/stft_magnitude+gradient", style, gradient=True)
     yield _istft("style-transfer/istft", style)
     yield _mask("song/soft_mask", song)
@@ -179,8 +110,9 @@ def _call_scaled(f: Any, x: Tensors, shape: Workload) -> Output:
 
 def _tiling(kernel: str, n_fft: int, **key: str) -> work.Tiling:
     """What is shipped for the precision that is demanded now, on CUDA."""
-    precision = "tf32x3" if demand() == "highest" else "tf32"
-    return work.shipped_tiling(f"sepfast_{kernel}", n_fft=n_fft, precision=precision, **key)
+    return work.shipped_tiling(
+        f"sepfast_{kernel}", n_fft=n_fft, precision=product_precision(), **key
+    )
 
 
 def _stft(name: str, shape: Workload) -> Case:
@@ -254,7 +186,7 @@ def _mask(name: str, shape: Workload, gradient: bool = False) -> Case:
         name, "soft_mask", shape, _estimates,
         lambda f, x, s: f.soft_mask(x["estimates"], 1),
         lambda s: count(s.sources * _inner(s)),
-        ("estimates",), gradient=gradient, transforms=False,
+        ("estimates",), gradient=gradient, transforms=False, products=False,
         kernels=("soft_mask_forward", "soft_mask_backward")[: 1 + gradient],
     )  # fmt: skip
 
@@ -265,7 +197,7 @@ def _loss(name: str, shape: Workload, gradient: bool = True) -> Case:
         name, "soft_mask_loss", shape, _loss_inputs,
         lambda f, x, s: f.soft_mask_loss(x["estimates"], x["mixture"], x["targets"]),
         lambda s: count(s.sources, _inner(s)),
-        ("estimates",), gradient=gradient, transforms=False,
+        ("estimates",), gradient=gradient, transforms=False, products=False,
         kernels=("soft_mask_loss_forward", "soft_mask_loss_backward")[: 1 + gradient],
     )  # fmt: skip
 

@@ -14,12 +14,12 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 
-from sepfast.bench.cases import Case, Tensors, demand
+from sepfast.bench.case import Case, Tensors, demand
 from sepfast.bench.clocks import Ceilings, Clock, Timing, interleaved, percentiles
 from sepfast.bench.results import Row
 from sepfast.bench.verify import (
@@ -64,7 +64,7 @@ def measure(
     sides = list(sides)
     checked = {side: check(case, side, device) for side in sides if side != "compiled"}
     torch._dynamo.reset()  # what was compiled for other shapes counts towards a limit
-    resident = _allocated(device)
+    resident = allocated(device)
     torch.manual_seed(0)
     tensors = case.inputs(case.shape, device)
     functions = {side: side_function(case, side) for side in sides}
@@ -76,27 +76,66 @@ def measure(
     ran = sorted(set(kernels))
     peaks = {side: _peak(call, device, resident) for side, call in calls.items()}
     timings = interleaved(calls, clock, seconds=seconds, rounds=rounds)
-    work = case.work(case.shape)
-    medians = {side: _milliseconds(timings[side])[1] for side in sides}
     return [
-        Row(
-            case=case.name,
-            operator=case.operator,
-            side=side,
-            precision=demand(),
-            gradient=case.gradient,
+        row_of(
+            case, side, timings,
             shapes=_shapes(tensors),
             path=path_of(case, ran) if side == "ours" else "pytorch",
             kernels=ran if side == "ours" else [],
-            rounds=len(timings[side]),
-            **_times(timings[side]),
-            **_worth(work, most, medians[side], case.transforms),
-            peak_bytes=peaks[side],
-            **_errors(checked.get(side)),
-            ratio_to_eager=medians["eager"] / medians[side],
+            work=case.work(case.shape),
+            most=most,
+            products=case.products,
+            peak=peaks[side],
+            errors=_errors(checked.get(side)),
         )
         for side in sides
-    ]
+    ]  # fmt: skip
+
+
+class Measured(Protocol):
+    """What rows are of, a case or a system."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def operator(self) -> str: ...
+    @property
+    def gradient(self) -> bool: ...
+
+
+def row_of(
+    measured: Measured,
+    side: str,
+    timings: Mapping[str, list[Timing]],
+    *,
+    shapes: dict[str, list[int]],
+    path: str,
+    kernels: list[str],
+    work: Work,
+    most: Ceilings,
+    products: bool,
+    peak: int | None,
+    errors: tuple[float | None, float | None],
+) -> Row:
+    """The row of a side, from the times of all sides; the rest is as `Row` has it."""
+    medians = {name: _milliseconds(times)[1] for name, times in timings.items()}
+    return Row(
+        case=measured.name,
+        operator=measured.operator,
+        side=side,
+        precision=demand(),
+        gradient=measured.gradient,
+        shapes=shapes,
+        path=path,
+        kernels=kernels,
+        rounds=len(timings[side]),
+        **_times(timings[side]),
+        **_worth(work, most, medians[side], products),
+        peak_bytes=peak,
+        error=errors[0],
+        gradient_error=errors[1],
+        ratio_to_eager=medians["eager"] / medians[side] if "eager" in medians else None,
+    )
 
 
 def _times(timings: list[Timing]) -> dict[str, Any]:
@@ -109,9 +148,9 @@ def _milliseconds(timings: list[Timing]) -> tuple[float, float, float]:
     return percentiles([1e3 * t.seconds for t in timings])
 
 
-def _worth(work: Work, most: Ceilings, median: float, transforms: bool) -> dict[str, Any]:
+def _worth(work: Work, most: Ceilings, median: float, products: bool) -> dict[str, Any]:
     """The work, and how much of the median it takes at least."""
-    floor, bound = work.floor(most.copy, most.matrix(demand() if transforms else "high"))
+    floor, bound = work.floor(most.copy, most.matrix(demand() if products else "high"))
     return {
         "least_bytes": work.least,
         "moved_bytes": work.moved,
@@ -122,17 +161,16 @@ def _worth(work: Work, most: Ceilings, median: float, transforms: bool) -> dict[
     }
 
 
-def _errors(checked: Checked | None) -> dict[str, Any]:
-    if checked is None:
-        return {"error": None, "gradient_error": None}
-    return {"error": checked.error, "gradient_error": checked.gradient_error}
+def _errors(checked: Checked | None) -> tuple[float | None, float | None]:
+    return (None, None) if checked is None else (checked.error, checked.gradient_error)
 
 
 def _shapes(tensors: Tensors) -> dict[str, list[int]]:
     return {name: list(x.shape) for name, x in tensors.items()}
 
 
-def _allocated(device: torch.device) -> int:
+def allocated(device: torch.device) -> int:
+    """Bytes of a GPU's memory that tensors take; 0 on a CPU."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 

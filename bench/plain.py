@@ -1,7 +1,9 @@
-"""The operators as one writes them with `torch.stft`, `torch.istft` and little else: cuFFT's side.
+"""Operators as one writes them with PyTorch's own functions, where the reference does otherwise.
 
-Same names, arguments and layouts as `sepfast.reference`; windows are made once for a device. The
-inverse takes framings whose `front` is half of n_fft, as all that are measured have.
+Those of the STFT by `torch.stft` and `torch.istft`: cuFFT's side. `overlap_decode` with all
+contexts in one batch, where the reference takes a few after another. Same names, arguments and
+layouts as `sepfast.reference`; windows are made once for a device. The inverse takes framings whose
+`front` is half of n_fft, as all that are measured have.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sepfast.reference import Framing, Levels, soft_mask
+from sepfast.reference import Framing, Levels, deconv_pair, overlap_add, soft_mask
 
-__all__ = ["istft", "masked_istft", "soft_mask", "stft", "stft_magnitude"]
+__all__ = ["istft", "masked_istft", "overlap_decode", "soft_mask", "stft", "stft_magnitude"]
 
 
 def stft(waveform: Tensor, framing: Framing) -> Tensor:
@@ -56,6 +58,27 @@ def masked_istft(
         phase = torch.polar(torch.ones_like(angle), angle)
         spectra = (shares * loud + levels.base).mT * phase
     return _samples(spectra, framing, waveform.shape[-1])
+
+
+def overlap_decode(
+    codes: Tensor,
+    horizontal: Tensor,
+    horizontal_bias: Tensor | None,
+    vertical: Tensor,
+    vertical_bias: Tensor | None,
+    fades: Tensor,
+    step: int,
+) -> Tensor:
+    """Cross-faded shares (S, C, L, F) of codes (K, S, N2, T')."""
+    estimates = deconv_pair(
+        codes[..., None],
+        horizontal[..., None],
+        horizontal_bias,
+        vertical[:, :, :, None],
+        vertical_bias,
+    ).relu()  # (K, S, C, T, F)
+    shares = soft_mask(estimates, 1) * fades[:, None, None, :, None]
+    return overlap_add(shares.permute(1, 2, 4, 0, 3), step).mT
 
 
 def _complex(waveform: Tensor, framing: Framing) -> Tensor:

@@ -1,14 +1,20 @@
-"""The cases for pytest-benchmark: one group a case, one benchmark a side."""
+"""Cases and systems for pytest-benchmark: one group for each, one benchmark a side."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from sepfast.bench.cases import Case, Size, suite
+from sepfast.bench.case import Case, Size
+from sepfast.bench.cases import suite
+from sepfast.bench.clocks import Function
+from sepfast.bench.separating import Separation
+from sepfast.bench.systems import System, errors_of
+from sepfast.bench.training_step import TrainingStep
 from sepfast.bench.verify import (
     agree,
     check,
@@ -23,8 +29,7 @@ from sepfast.bench.verify import (
 
 def pairs(*operators: str) -> list[tuple[Case, str]]:
     """Every case of some operators with each of its sides, in sizes for this machine."""
-    size: Size = "full" if _device().type == "cuda" else "small"
-    cases = [case for operator in operators for case in suite(size, operator)]
+    cases = [case for operator in operators for case in suite(_size(), operator)]
     device = _device()
     return [(case, side) for case in cases for side in sides(case, compiles(case, device))]
 
@@ -50,12 +55,7 @@ def benchmark_side(benchmark: Any, case: Case, side: str) -> None:
         functions = {name: side_function(case, name) for name in ("eager", side)}
         agree(case, functions, tensors)
     call = with_gradient(case, functions[side], tensors)
-
-    def synchronised() -> None:
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
+    synchronised = _synchronised(call, device)
     with launched() as kernels:
         synchronised()
     path = path_of(case, kernels) if side == "ours" else "pytorch"
@@ -67,6 +67,52 @@ def benchmark_side(benchmark: Any, case: Case, side: str) -> None:
         **asdict(case.work(case.shape)),
     }
     benchmark.pedantic(synchronised, rounds=9, warmup_rounds=1)
+
+
+def system_pairs(
+    every: Callable[[Size], Iterable[TrainingStep | Separation]],
+) -> list[tuple[System, str]]:
+    """Every system with each of its sides, in sizes for this machine."""
+    return [(system, side) for system in every(_size()) for side in system.sides(_device())]
+
+
+def benchmark_system(benchmark: Any, system: System, side: str) -> None:
+    """Verify a side of a system, then time it.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        system: the system.
+        side: the side.
+
+    Raises:
+        WrongResult: where it does not compute what "eager" does.
+    """
+    device = _device()
+    torch._dynamo.reset()
+    true = system.build("eager", device).result()
+    with warnings.catch_warnings():
+        if side == "compiled":
+            warnings.simplefilter("ignore")  # PyTorch's compiler warns of PyTorch
+        built = system.build(side, device)
+        for _ in range(built.warm):
+            built.call()
+        errors = errors_of(system, side, built.result(), true)
+        benchmark.group = system.name
+        benchmark.extra_info |= {"errors": errors, **asdict(system.work())}
+        benchmark.pedantic(_synchronised(built.call, device), rounds=5, warmup_rounds=1)
+
+
+def _synchronised(call: Function, device: torch.device) -> Function:
+    def whole() -> None:
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return whole
+
+
+def _size() -> Size:
+    return "full" if _device().type == "cuda" else "small"
 
 
 def _device() -> torch.device:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
-from sepfast.bench.cases import Case, Size, suite
+from sepfast.bench.case import Case, Size
+from sepfast.bench.cases import suite
 from sepfast.bench.clocks import ceilings, clock_for
 from sepfast.bench.measure import measure
-from sepfast.bench.results import Report, environment, heading, line, losses
+from sepfast.bench.results import Report, Row, environment, heading, line, losses
+from sepfast.bench.systems import System, measure_system, systems
 from sepfast.bench.tuning import Found, sweep, write_tuned
 from sepfast.bench.tuning_jobs import jobs
 from sepfast.bench.verify import WrongResult, check, compiles, demanded, sides
@@ -22,8 +24,9 @@ from sepfast.kernels.tuning import _device_name
 
 #: So many cases, the most important ones, come before the tests and the tuning.
 _FIRST = 4
-#: Of the time that is left, what the tests and the tuning may each take.
-_TESTS, _TUNING = 0.3, 0.5
+#: Of the time that is left, what systems, the tests and the tuning may each take; systems that
+#: are not done by then come last.
+_SYSTEMS, _TESTS, _TUNING = 0.4, 0.3, 0.5
 #: Seconds that compiling a yardstick may take.
 _COMPILING = 60
 
@@ -67,6 +70,18 @@ class Run:
         self.settings = settings
         size: Size = "full" if settings.on_gpu else "quick" if settings.quick else "small"
         self.cases = [case for case in suite(size) if settings.only in case.name]
+        self.systems = [
+            (system, precision)
+            for system in systems(size)
+            for precision in (("highest", "high") if settings.on_gpu else ("highest",))
+            if settings.only in system.name
+        ]
+        here = {system.name for system, _ in self.systems}
+        elsewhere = {
+            system.name: "only on a GPU, or without --quick"
+            for system in systems("full")
+            if settings.only in system.name and system.name not in here
+        }
         self.wrong: set[tuple[str, str]] = set()
         given = {
             "minutes": round(settings.left() / 60, 2),
@@ -74,7 +89,7 @@ class Run:
             "only": settings.only,
             "size": size,
         }
-        self.report = Report(environment(settings.device), given)
+        self.report = Report(environment(settings.device), given, skipped=elsewhere)
 
     def all(self) -> int:
         """Take all pieces; 1 where something is wrong, else 0."""
@@ -91,16 +106,20 @@ class Run:
         print(f"\n{heading()}")
         for case in self.cases[:_FIRST]:
             self._time(case)
+        self._time_systems(time.monotonic() + _SYSTEMS * settings.left())
         self._tests()
         self._tune()
         for case in self.cases[_FIRST:]:
             self._time(case)
+        self._time_systems(settings.stop)
+        for system, precision in self.systems:
+            self._late(f"{system}, {precision}")
         self._conclude()
         return 1 if self.wrong or self.report.gpu_tests.get("exit", 0) else 0
 
     def _precisions(self, case: Case) -> tuple[str, ...]:
         """On a CPU there is one."""
-        return ("highest", "high") if self.settings.on_gpu and case.transforms else ("highest",)
+        return ("highest", "high") if self.settings.on_gpu and case.products else ("highest",)
 
     def _verify(self) -> None:
         for case in self.cases:
@@ -136,12 +155,13 @@ class Run:
         self._write()
 
     def _compiled(self, case: Case, precision: str) -> bool:
-        """Whether a case has its compiled side; once, as precision changes nothing but ours."""
-        if self.settings.quick or precision != "highest":
+        """Whether a case has its compiled side; once where precision changes nothing but ours."""
+        once = case.transforms or not case.products
+        if self.settings.quick or (once and precision != "highest"):
             return False
         name = f"{case}, {precision}, compiled"
         if not compiles(case, self.settings.device):
-            self.report.skipped[name] = "takes minutes to compile"
+            self.report.skipped[name] = "compiling or calling it takes too long here"
             return False
         if self.settings.left() < _COMPILING:
             self.report.skipped[name] = "too little time left to compile"
@@ -168,6 +188,43 @@ class Run:
         finally:
             if self.settings.on_gpu:
                 torch.cuda.empty_cache()
+        self._add(rows)
+
+    def _time_systems(self, stop: float) -> None:
+        """Time systems until it is too late to begin with another."""
+        while self.systems and time.monotonic() < stop:
+            system, precision = self.systems.pop(0)
+            with demanded(precision):
+                self._system(system, f"{system}, {precision}", stop)
+            self._write()
+
+    def _system(self, system: System, name: str, stop: float) -> None:
+        """Time a system; what fails is left out, with the reason."""
+        chosen = system.sides(self.settings.device)
+        if self.settings.quick or stop - time.monotonic() < _COMPILING:
+            chosen.remove("compiled")
+            if not self.settings.quick:
+                self.report.skipped[f"{name}, compiled"] = "too little time left to compile"
+        seconds, rounds = (0.2, (3, 10)) if self.settings.quick else (2.0, (3, 100))
+        try:
+            rows = measure_system(
+                system, self.settings.device, self.clock, self.most, chosen,
+                lambda side, why: self._leave_out(f"{name}, {side}", why),
+                seconds=seconds, rounds=rounds,
+            )  # fmt: skip
+        except WrongResult as error:
+            self.wrong.add((system.name, torch.get_float32_matmul_precision()))
+            self.report.verification.append({"case": name, "side": "ours", "failed": str(error)})
+            print(f"WRONG, not timed: {name}: {error}", flush=True)
+        except Exception as error:  # memory, for one
+            self._leave_out(name, repr(error)[:500])
+        else:
+            self._add(rows)
+        finally:
+            if self.settings.on_gpu:
+                torch.cuda.empty_cache()
+
+    def _add(self, rows: list[Row]) -> None:
         self.report.rows += rows
         for row in rows:
             print(line(row), flush=True)
@@ -208,8 +265,11 @@ class Run:
         stop = time.monotonic() + _TUNING * self.settings.left()
         name = _device_name(self.settings.device)
         precisions = ("ieee",) if torch.version.hip else ("tf32x3", "tf32")
+        devices = (name, name.split(":")[0], "any")
         found: list[Found] = []
-        chosen = [job for job in jobs(precisions) if _concerns(job.stage, self.settings.only)]
+        chosen = [
+            job for job in jobs(precisions, devices) if _concerns(job.stage, self.settings.only)
+        ]
         for done, job in enumerate(chosen):
             if time.monotonic() > stop:
                 self._leave_out("tuning", f"{done} of {len(chosen)} keys done when time was up")

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sepfast import ops
-from sepfast.bench.cases import demand
+from sepfast.bench.case import demand
 from sepfast.bench.clocks import Clock, interleaved, percentiles
 from sepfast.bench.tuning_jobs import Config, Job, prepare
 from sepfast.bench.verify import demanded, relative_error
@@ -31,10 +32,24 @@ _CHOICES: dict[str, tuple[int, ...] | None] = {
     "FRAMES": None,
     "SOURCES": (1, 2, 4),
     "BLOCK": None,
+    "ROWS": None,
+    "COLUMNS": None,
+    "BINS": None,
+    "DEPTH": None,
+    "STEP": None,
+    "FILTERS": None,
+    "FEATURES": None,
+    "HELD": (0, 1),
     "num_warps": (4, 8),
     "BLOCKS": (4, 8, 16, 32),
-    "num_stages": (1, 2),
+    "num_stages": (1, 2, 3),
 }
+#: The least of these: operands of matrix products have 16 rows, columns and terms.
+_LEAST = dict.fromkeys(("ROWS", "COLUMNS", "BINS", "DEPTH", "STEP", "FILTERS", "FEATURES"), 16)
+#: Stages held to the bound of an operator's result; others make gradients.
+_RESULTS = ("forward", "compact", "inverse", "vertical", "horizontal")
+#: The modules that ask whether a kernel is shipped.
+_ASKING = ("_framing", "convpair", "linear_soft_mask_loss", "masked_istft", "overlap_decode")
 _DEMANDS = {"tf32x3": "highest", "tf32": "high", "ieee": "highest"}
 
 
@@ -148,26 +163,30 @@ class _Trial:
     def _bound(self) -> float:
         operator, stage = self.job.stage.rsplit("_", 1)
         bound = ACCURACY[operator][demand()]
-        return bound.backward if stage == "backward" else bound.forward
+        return bound.forward if stage in _RESULTS else bound.backward
 
 
 @contextmanager
 def configured(kernel: str, config: Config) -> Iterator[None]:
     """Launch a kernel in a configuration, whatever is shipped."""
     from sepfast.kernels import launch
-    from sepfast.ops import _framing
 
-    lookup, has_config = launch.lookup, _framing.has_config
+    asking: list[Any] = [import_module(f"sepfast.ops.{name}") for name in _ASKING]
+    lookup, has_config = launch.lookup, asking[0].has_config
 
     def chosen(name: str, device: torch.device, **key: Any) -> Mapping[str, int]:
         return config if name == kernel else lookup(name, device, **key)
 
-    replaced: Any = launch, _framing
-    replaced[0].lookup, replaced[1].has_config = chosen, lambda *args, **key: True
+    replaced: Any = launch
+    replaced.lookup = chosen
+    for module in asking:
+        module.has_config = lambda *args, **key: True
     try:
         yield
     finally:
-        replaced[0].lookup, replaced[1].has_config = lookup, has_config
+        replaced.lookup = lookup
+        for module in asking:
+            module.has_config = has_config
 
 
 def write_tuned(folder: Path, device: str, found: list[Found]) -> None:
@@ -195,5 +214,5 @@ def _values(name: str, choices: tuple[int, ...] | None, best: Config) -> list[in
         return []
     now = best[name]
     if choices is None:
-        return [value for value in (2 * now, now // 2) if value >= 1]
+        return [value for value in (2 * now, now // 2) if value >= _LEAST.get(name, 1)]
     return [value for value in choices if value != now]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sepfast.bench import network_jobs
+from sepfast.bench.work import DEVICES, shipped_config
 from sepfast.kernels.tuning import shipped
 from sepfast.reference import FRAMINGS, Framing
 
@@ -17,8 +19,6 @@ Tensors = dict[str, Tensor]
 
 #: n_fft -> the paper's framing of that size.
 _NAMED = {512: "landmarks", 1024: "deepconvsep", 2048: "style-transfer"}
-#: The loss's weights and reading, as its operator takes them.
-_WEIGHTS = (0.001, 0.01, 0.03, "code")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,15 @@ class Job:
         return " ".join((self.stage, *(f"{k} {v}" for k, v in self.key.items())))
 
 
-def jobs(precisions: tuple[str, ...] = ("tf32x3", "tf32")) -> list[Job]:
-    """All keys, those of the song and of training first."""
+def jobs(
+    precisions: tuple[str, ...] = ("tf32x3", "tf32"), devices: Sequence[str] = DEVICES
+) -> list[Job]:
+    """All keys, those of the song and of training first.
+
+    Args:
+        precisions: of matrix products.
+        devices: as what configurations that count are shipped, the best first.
+    """
     wanted: list[tuple[str, dict[str, Any]]] = []
     loss = [f"soft_mask_loss_{stage}" for stage in ("forward", "backward")]
     masks = [f"soft_mask_{stage}" for stage in ("forward", "backward")]
@@ -63,6 +70,12 @@ def jobs(precisions: tuple[str, ...] = ("tf32x3", "tf32")) -> list[Job]:
                 wanted.append((kernel, key | ({"levels": levels[0]} if levels else {})))
         if n_fft == 1024:
             wanted[2:2] = [(kernel, {"sources": 4}) for kernel in loss + masks]
+            wanted += [each for p in precisions for each in network_jobs.song_keys(p)]
+            wanted += [
+                ("masked_istft_compact", {"n_fft": n_fft, "precision": "tf32", "levels": levels})
+                for levels in ("gain", "none", "floor")
+                if "tf32" in precisions  # in float32, shares are float32
+            ]
     wanted += [(kernel, {"sources": n}) for n in (2, 16) for kernel in loss + masks]
     wanted += [
         (f"masked_istft_{stage}", {"n_fft": n_fft, "precision": precision, "levels": "gain"})
@@ -70,15 +83,15 @@ def jobs(precisions: tuple[str, ...] = ("tf32x3", "tf32")) -> list[Job]:
         for stage in ("forward", "backward")
         for precision in precisions
     ]
-    return [_job(f"sepfast_{kernel}", key) for kernel, key in wanted]
+    wanted += [each for p in precisions for each in network_jobs.other_keys(p)]
+    return [_job(f"sepfast_{kernel}", key, devices) for kernel, key in wanted]
 
 
-def _job(kernel: str, key: dict[str, Any]) -> Job:
-    near = {}
-    for _, other, config in shipped(kernel):
-        if other == key:
-            return Job(kernel, key, dict(config), True)
-        near = dict(config)
+def _job(kernel: str, key: dict[str, Any], devices: Sequence[str]) -> Job:
+    entries = list(shipped(kernel))
+    if any(known == key and device in devices for device, known, _ in entries):
+        return Job(kernel, key, dict(shipped_config(kernel, devices, **key)), True)
+    *_, (_, _, near) = entries
     small = {"FRAMES": 1, "SOURCES": 1}
     return Job(kernel, key, {k: small.get(k, v) for k, v in near.items()}, False)
 
@@ -93,6 +106,8 @@ def prepare(
         frames: of each of two rows.
         device: where it runs.
     """
+    if "precision" in job.key and "n_fft" not in job.key:
+        return network_jobs.prepare(job.stage, job.key, frames, device)
     if "sources" in job.key:
         return _elementwise(job, frames, device)
     n = int(job.key["n_fft"])
@@ -116,8 +131,9 @@ def prepare(
             {"grad": grad, "line": line},
         )
     tensors = {"line": line, **_levels(job, sources, bins, device)}
-    if job.stage == "masked_istft_forward":
-        tensors["first"] = torch.rand(sources, 2, count, bins, device=device)
+    if job.stage in ("masked_istft_forward", "masked_istft_compact"):
+        shares = torch.rand(sources, 2, count, bins, device=device)
+        tensors["first"] = shares.half() if job.stage.endswith("compact") else shares
         call = o.masked_istft
     else:
         tensors["first"] = torch.randn(sources, 2, samples, device=device)
@@ -152,10 +168,12 @@ def _elementwise(
     t = t.abs()
     tensors = {"y": y, "x": t.sum(1), "t": t}
     if job.stage == "soft_mask_loss_forward":
-        return lambda x: o.soft_mask_loss(x["y"], x["x"], x["t"], *_WEIGHTS)[1], tensors
+        return lambda x: o.soft_mask_loss(x["y"], x["x"], x["t"], *network_jobs.WEIGHTS)[1], tensors
     tensors |= {"grad": torch.ones((), device=device), "total": torch.ones((), device=device)}
 
     def backward(x: Tensors) -> Tensor:
-        return o.soft_mask_loss_backward(x["y"], x["x"], x["t"], x["grad"], x["total"], *_WEIGHTS)
+        return o.soft_mask_loss_backward(
+            x["y"], x["x"], x["t"], x["grad"], x["total"], *network_jobs.WEIGHTS
+        )
 
     return backward, tensors

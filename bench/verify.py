@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sepfast import ops, reference
 from sepfast.bench import plain
-from sepfast.bench.cases import Case, Output, Tensors, demand
+from sepfast.bench.case import Case, Output, Tensors, demand
 from sepfast.errors import InputError
 from sepfast.ops.accuracy import Bound
 
@@ -31,7 +31,7 @@ class WrongResult(InputError):
         side: the side that the function is.
     """
 
-    def __init__(self, case: Case, side: str, what: str, error: float, most: float) -> None:
+    def __init__(self, case: object, side: str, what: str, error: float, most: float) -> None:
         super().__init__(f"{case}: {what} of {side} is off by {error:.2g}, takes {most:.2g}")
         self.side = side
 
@@ -68,10 +68,9 @@ def side_function(case: Case, side: str) -> Called:
 
     Args:
         case: the case.
-        side: "ours", "eager", "compiled" or "cufft".
+        side: "ours", "eager", "compiled", "cufft" or "batched".
     """
-    packages: dict[str, Any] = {"ours": ops, "cufft": plain}
-    package, shape = packages.get(side, reference), case.shape
+    package, shape = _package(case, side), case.shape
 
     def call(tensors: Tensors) -> Output:
         return case.call(package, tensors, shape)
@@ -80,19 +79,30 @@ def side_function(case: Case, side: str) -> Called:
 
 
 def compiles(case: Case, device: torch.device) -> bool:
-    """Whether compiling a case takes a share of the time that there is.
+    """Whether compiling a case, and calling it then, takes a share of the time that there is.
 
     Transforms take PyTorch's compiler minutes on a CPU; so do, anywhere, framings of many frames
-    to a sample, whose overlap-add it writes out frame by frame.
+    to a sample, whose overlap-add it writes out frame by frame. All contexts of a song in one
+    batch are more than a CPU's cache holds.
     """
-    framing = case.shape.framing
-    return not case.transforms or (device.type == "cuda" and framing.span <= 16 * framing.hop)
+    framing, on_gpu = case.shape.framing, device.type == "cuda"
+    if case.batched:
+        return on_gpu
+    return not case.transforms or (on_gpu and framing.span <= 16 * framing.hop)
 
 
 def sides(case: Case, compiled: bool = True) -> list[str]:
     """The sides of a case, "ours" first."""
-    fft = ["cufft"] if case.transforms else []
-    return ["ours", "eager", *fft, *(["compiled"] if compiled else [])]
+    other = ["cufft"] * case.transforms + ["batched"] * case.batched
+    return ["ours", "eager", *other, *(["compiled"] if compiled else [])]
+
+
+def _package(case: Case, side: str) -> Any:
+    """Where a side's operators are."""
+    if side == "compiled" and case.batched:
+        return plain
+    packages: dict[str, Any] = {"ours": ops, "cufft": plain, "batched": plain}
+    return packages.get(side, reference)
 
 
 def check(case: Case, side: str, device: torch.device) -> Checked:
@@ -104,7 +114,7 @@ def check(case: Case, side: str, device: torch.device) -> Checked:
     torch.manual_seed(1)
     shape = case.tiny()
     tensors = case.inputs(shape, device)
-    package = {"ours": ops, "cufft": plain}.get(side, reference)
+    package = _package(case, side)
     with launched() as kernels:
         out, grads = _evaluate(case, lambda x: case.call(package, x, shape), tensors)
     true, true_grads = _evaluate(
@@ -204,13 +214,19 @@ def with_gradient(case: Case, function: Called, tensors: Tensors) -> Callable[[]
 
 @contextmanager
 def demanded(precision: str) -> Iterator[None]:
-    """Set `torch.get_float32_matmul_precision()` within."""
-    before = torch.get_float32_matmul_precision()
+    """Set `torch.get_float32_matmul_precision()` within, for cuDNN's convolutions as well.
+
+    PyTorch lets those round to TF32 whatever is demanded of matrix products, and yardsticks would
+    compute something else than ours.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextmanager
@@ -236,7 +252,14 @@ def launched() -> Iterator[list[str]]:
         Kernel.launch = launch  # type: ignore[method-assign]
 
 
-def path_of(case: Case, kernels: list[str]) -> str:
+class Launching(Protocol):
+    """What knows the kernels that it may launch."""
+
+    @property
+    def kernels(self) -> tuple[str, ...]: ...
+
+
+def path_of(case: Launching, kernels: list[str]) -> str:
     """Of all that a case times: "triton", "pytorch" or "triton and pytorch"."""
     expected = {f"sepfast_{name}" for name in case.kernels}
     if not kernels:

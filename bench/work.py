@@ -16,12 +16,13 @@ Operations are those of the factored DFT (`kernels/dft.py`), two for a multiplic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sepfast.kernels.tuning import shipped, walk_length
 from sepfast.reference import FRAMINGS, Framing
+from sepfast.separation.fades import context_count
 
 #: Bytes of an element.
 _FLOAT = 4
@@ -85,14 +86,24 @@ class Tiling:
     sources: int = 4
 
 
-def shipped_tiling(kernel: str, **key: Any) -> Tiling:
-    """The tiling that an H200 takes for a key; the usual one where none is shipped."""
+#: What entries of configurations are called that an H200 takes, the best first.
+DEVICES = ("cuda:90", "cuda", "any")
+
+
+def shipped_config(kernel: str, devices: Sequence[str] = DEVICES, **key: Any) -> Mapping[str, int]:
+    """The configuration that a GPU takes for a key, an H200 by default; empty where none is."""
     fitting = {
-        device: Tiling(config.get("BLOCKS", Tiling.blocks), config.get("SOURCES", Tiling.sources))
+        device: config
         for device, known, config in shipped(kernel)
         if all(known.get(name) == value for name, value in key.items())
     }
-    return next((fitting[d] for d in ("cuda:90", "cuda", "any") if d in fitting), Tiling())
+    return next((fitting[name] for name in devices if name in fitting), {})
+
+
+def shipped_tiling(kernel: str, **key: Any) -> Tiling:
+    """The tiling that an H200 takes for a key; the usual one where none is shipped."""
+    config = shipped_config(kernel, **key)
+    return Tiling(config.get("BLOCKS", Tiling.blocks), config.get("SOURCES", Tiling.sources))
 
 
 def dft_operations(n_fft: int) -> int:
@@ -260,25 +271,71 @@ def _norm(rows: int, samples: int) -> int:
 
 
 @dataclass(frozen=True)
+class Network:
+    """Sizes of a DeepConvSep, by default those of the stereo one.
+
+    Attributes:
+        channels: that it hears.
+        context: frames that it sees at once, T.
+        step: frames from one context to the next in separation.
+        span: frames that a horizontal filter spans, t2.
+        n1: vertical filters.
+        n2: horizontal filters.
+        units: width of the bottleneck.
+    """
+
+    channels: int = 2
+    context: int = 30
+    step: int = 15
+    span: int = 15
+    n1: int = 50
+    n2: int = 30
+    units: int = 128
+
+    @property
+    def reach(self) -> int:
+        """Frames of a context's codes, T'."""
+        return self.context - self.span + 1
+
+    def contexts(self, frames: int) -> int:
+        """Contexts that cover so many frames."""
+        return context_count(frames, self.context, self.context - self.step)
+
+
+@dataclass(frozen=True)
 class Workload:
     """The shapes of one use.
 
     Attributes:
-        rows: channels, or batch where there is one.
+        rows: channels, or batch and channels where there is one.
         samples: of a row.
         framing: how they become frames.
         sources: sources that they are separated into.
+        network: what they go through.
     """
 
     rows: int
     samples: int
     framing: Framing
     sources: int = 1
+    network: Network = Network()
+
+    @property
+    def frames(self) -> int:
+        """Frames of a row."""
+        return self.framing.frames(self.samples)
+
+    @property
+    def batch(self) -> int:
+        """Lines of all the network's channels."""
+        return self.rows // self.network.channels
 
 
-#: A song of 240 s in stereo at 44.1 kHz, system B; and batches of what E and D train on, 16 kHz.
+#: A song of 240 s at 44.1 kHz, in stereo for system B and in mono, with contexts of 30 frames that
+#: overlap in 25, as A's; and batches of what B, E and D train on, the latter at 16 kHz.
 WORKLOADS: Mapping[str, Workload] = {
     "song": Workload(2, 240 * 44100, FRAMINGS["deepconvsep"], 4),
+    "song-mono": Workload(1, 240 * 44100, FRAMINGS["deepconvsep"], 4, Network(channels=1, step=5)),
     "training": Workload(32 * 2, 28 * 256, FRAMINGS["deepconvsep"], 4),  # 30 frames
     "style-transfer": Workload(32, 2 * 16000, FRAMINGS["style-transfer"]),
     "landmarks": Workload(32, 3 * 16000, FRAMINGS["landmarks"]),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 #: The modules of this folder that have a tuple KERNELS.
 _MODULES = (
+    "bilinear_attention",
     "convpair",
     "linear_soft_mask_loss",
     "soft_mask",

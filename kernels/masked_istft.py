@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, float16
 
 from sepfast.kernels import _frames, dft, launch
 from sepfast.kernels.precision import product_precision
@@ -227,6 +227,21 @@ def sepfast_masked_istft_backward(
         tl.store(base + r * BINS + BINS - 1, last * (1 / N), r < left)
 
 
+@triton.jit(do_not_specialize=_FORWARD_NUMBERS)
+def sepfast_masked_istft_compact(
+    shares, x, window, norm, table, gain, floor, base, out,
+    sources, channels, samples, frames, hop, front, full, reached, blocks,
+    LEVELS: tl.constexpr, SOURCES: tl.constexpr, FRAMES: tl.constexpr,
+    N1: tl.constexpr, N2: tl.constexpr, K2: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The forward kernel for shares in float16, as it takes registers of its own."""
+    sepfast_masked_istft_forward(
+        shares, x, window, norm, table, gain, floor, base, out,
+        sources, channels, samples, frames, hop, front, full, reached, blocks,
+        LEVELS, SOURCES, FRAMES, N1, N2, K2, PRECISION,
+    )  # fmt: skip
+
+
 #: The third word of a configuration's key -> LEVELS.
 _LEVELS = {"none": 0, "gain": 1, "floor": 2}
 
@@ -247,7 +262,13 @@ BACKWARD = launch.Kernel(
     _variants,
     dots=True,
 )
-KERNELS = (FORWARD, BACKWARD)
+COMPACT = launch.Kernel(
+    sepfast_masked_istft_compact,
+    {**FORWARD.signature, "shares": "*fp16"},
+    _variants,
+    dots=True,
+)
+KERNELS = (FORWARD, BACKWARD, COMPACT)
 
 
 class Levels(NamedTuple):
@@ -281,8 +302,8 @@ def forward(
     """Samples of the sources.
 
     Args:
-        shares: (Z, S, C, T, B), float32, contiguous.
-        x: (Z, C, L), likewise, the mixture.
+        shares: (Z, S, C, T, B), float32 or float16, contiguous.
+        x: (Z, C, L), float32, contiguous, the mixture.
         window: (N,), the window times the scale, 0 behind its span.
         norm: what samples are multiplied by.
         hop, front: the framing.
@@ -296,7 +317,8 @@ def forward(
     samples = x.shape[-1]
     out = launch.empty((batch, sources, channels, samples), x)
     precision = product_precision(x.device)
-    config = dict(FORWARD.config(x.device, n_fft=n_fft, precision=precision, levels=levels.kind))
+    kernel = COMPACT if shares.dtype == float16 else FORWARD
+    config = dict(kernel.config(x.device, n_fft=n_fft, precision=precision, levels=levels.kind))
     together = max(1, min(config.pop("SOURCES"), triton.next_power_of_2(sources)))
     if together * channels * max(samples, frames * (n_fft // 2 + 1)) > 2**31:
         together = 1  # so that no offset within a program passes 32 bits
@@ -304,7 +326,7 @@ def forward(
     lines = batch * channels * groups
     walk = _frames.walk(front + samples, n_fft, lines, config, x.device)
     gain, floor, base = (window if part is None else part for part in levels)
-    FORWARD.launch(
+    kernel.launch(
         lines * walk.programs if samples else 0,
         shares, x, window, norm.edges, dft.tables(n_fft, x.device), gain, floor, base, out,
         sources, channels, samples, frames, hop, front, norm.full, norm.edges.shape[0], walk.blocks,

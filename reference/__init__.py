@@ -1,5 +1,11 @@
 """The mathematics in plain PyTorch, on any device and in any float type; kernels are held to it."""
 
+from sepfast.reference.bilinear_attention import (
+    BilinearAttention,
+    attend,
+    bilinear_attention,
+    bilinear_attention_backward,
+)
 from sepfast.reference.convpair import (
     ConvPair,
     DeconvPair,
@@ -14,6 +20,7 @@ from sepfast.reference.convpair import (
 from sepfast.reference.deepconvsep import SOURCES, DeepConvSep
 from sepfast.reference.denoiser import Denoiser
 from sepfast.reference.framing import FRAMINGS, Framing
+from sepfast.reference.informed import BLSTM, Informed
 from sepfast.reference.linear_soft_mask_loss import (
     linear_soft_mask_loss,
     linear_soft_mask_loss_backward,
@@ -57,15 +64,18 @@ from sepfast.reference.stft_magnitude import (
 )
 
 __all__ = [
+    "BLSTM",
     "FRAMINGS",
     "ISTFT",
     "SOURCES",
     "STFT",
+    "BilinearAttention",
     "ConvPair",
     "DeconvPair",
     "DeepConvSep",
     "Denoiser",
     "Framing",
+    "Informed",
     "Levels",
     "LossWeights",
     "MaskedISTFT",
@@ -73,6 +83,9 @@ __all__ = [
     "STFTMagnitude",
     "SoftMask",
     "SoftMaskLoss",
+    "attend",
+    "bilinear_attention",
+    "bilinear_attention_backward",
     "binary_mask",
     "conv_pair",
     "conv_pair_backward",

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sepfast.errors import InputError
 from sepfast.reference.convpair import ConvPair, DeconvPair
-from sepfast.reference.framing import FRAMINGS, Framing
+from sepfast.reference.framing import published_framing
 from sepfast.reference.masked_istft import Levels
 from sepfast.reference.model import Model
 from sepfast.reference.soft_mask import SoftMask
@@ -99,7 +99,7 @@ class DeepConvSep(Model):
         sources: Sequence[str] = SOURCES,
     ) -> None:
         super().__init__()
-        self.framing = _framing(framing)
+        self.framing = published_framing(framing)
         self.channels, self.context, self.pool = channels, context, pool
         self.sample_rate, self.sources = sample_rate, tuple(sources)
         bins = self.framing.bins
@@ -276,12 +276,6 @@ class DeepConvSep(Model):
         if peaks is None:
             return pooled
         return pooled.new_zeros(*pooled.shape[:-1], self.filtered).scatter(-1, peaks, pooled)
-
-
-def _framing(name: str) -> Framing:
-    if name not in FRAMINGS:
-        raise InputError(f"framing: got {name!r}, takes one of {', '.join(FRAMINGS)}")
-    return FRAMINGS[name]
 
 
 def _check_spans(context: int, t2: int, bins: int, f1: int, pool: int) -> None:

@@ -167,3 +167,14 @@ FRAMINGS = {
     "landmarks": Framing(512, 160, "hann", window_length=400, symmetric=False, front=256),
     "style-transfer": Framing(2048, 16, "hann", symmetric=False, front=1024),
 }
+
+
+def published_framing(name: str) -> Framing:
+    """The framing of a paper.
+
+    Raises:
+        InputError: for a name that is not in `FRAMINGS`.
+    """
+    if name not in FRAMINGS:
+        raise InputError(f"framing: got {name!r}, takes one of {', '.join(FRAMINGS)}")
+    return FRAMINGS[name]

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, Denoiser, Model
+from sepfast.reference import DeepConvSep, Denoiser, Informed, Model
 
 #: Name -> (class, the options in which it differs from the class's defaults).
 _MODELS: dict[str, tuple[Callable[..., Model], dict[str, Any]]] = {
     "deepconvsep": (DeepConvSep, {"channels": 1, "context": 25, "scale_factor": 0.3}),
     "deepconvsep-stereo": (DeepConvSep, {"channels": 2, "context": 30}),
     "denoiser": (Denoiser, {}),
+    "informed": (Informed, {}),
 }
 
 

@@ -454,7 +454,22 @@ def _overlap_decode_inputs(rows: int, size: int, framing: Framing) -> Tensors:
     return made
 
 
+def _attention(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` frames of memory, with scores of about 1."""
+    made = _random(query=(rows, 5, 7), memory=(rows, size, 6), weight=(7, 6))
+    made["weight"] *= 0.15
+    return made
+
+
 CASES = [
+    Case(
+        "bilinear_attention",
+        _attention,
+        lambda f, x, framing: torch.cat(f.bilinear_attention(*x.values()), -1),
+        ("query", "memory", "weight"),
+        dots=True,
+        lowers=True,
+    ),
     _of_all("conv_pair", _pair),
     _of_all("deconv_pair", _deconv_pair),
     _of_all("horizontal_deconv", _horizontal_deconv),

@@ -70,7 +70,9 @@ def test_help_lists_the_commands_and_each_shows_an_example():
 
 
 def test_models_lists_sizes():
-    assert "678,536" in run("models").stdout
+    listing = run("models").stdout
+    assert "678,536" in listing
+    assert "32,160,996" in listing
 
 
 def test_fuse_report_lists_what_is_fused_and_what_is_not(model, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import assert_near, kernels_on, noise, require_kernels
-from contract import blocks_of
+from contract import blocks_of, launches
 from framings import framings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -390,3 +390,32 @@ def _weight(framing, frames, samples):
     window = framing.window_on(torch.zeros(0, dtype=torch.float64))
     line = squared_window_sum(window, frames, framing.hop)[framing.front :]
     return torch.nn.functional.pad(line, (0, samples - len(line)))
+
+
+def test_shares_in_float16_are_those_numbers(kernels):
+    """Beside a float32 mixture; where there is a kernel for them, it is that which reads them."""
+    framing = Framing(1024, 256, front=512, rule="ceil+2")
+    waveform = kernels.put(noise(1, 1500))
+    shares = kernels.put(noise(3, 1, framing.frames(1500), framing.bins)).abs().half()
+    expected = ops.masked_istft(shares.float(), waveform, framing)
+    for demand in ("highest", "high"):
+        torch.set_float32_matmul_precision(demand)
+        with launches() as launched:
+            ops.masked_istft(shares, waveform, framing)
+        stage = {"highest": "forward", "high": "compact"}[demand]
+        assert [launch.kernel for launch in launched] == [f"sepfast_masked_istft_{stage}"]
+        out = ops.masked_istft(shares, waveform, framing)
+        assert out.dtype == torch.float32
+        assert_near(out, expected, kernels.bound("masked_istft"))
+
+
+def test_shares_in_float16_have_a_gradient_in_float16(place):
+    framing = Framing(256, 64, front=128, rule="ceil+2")
+    waveform = place.put(noise(1, 500)).float()
+    shares = torch.rand(2, 1, framing.frames(500), framing.bins, device=place.device).half()
+    wide = shares.float().requires_grad_()
+    shares.requires_grad_()
+    ops.masked_istft(shares, waveform, framing).square().sum().backward()
+    ops.masked_istft(wide, waveform, framing).square().sum().backward()
+    assert shares.grad.dtype == torch.float16
+    torch.testing.assert_close(shares.grad, wide.grad.half(), rtol=2e-3, atol=1e-3)

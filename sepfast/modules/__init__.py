@@ -1,5 +1,6 @@
 """The layers of `sepfast.reference` and PyTorch, under their names, run by the fused operators."""
 
+from sepfast.modules.bilinear_attention import BilinearAttention
 from sepfast.modules.convpair import ConvPair, DeconvPair, Sequential
 from sepfast.modules.deepconvsep import DeepConvSep
 from sepfast.modules.masked_istft import MaskedISTFT
@@ -14,6 +15,7 @@ __all__ = [
     "ISTFT",
     "RULES",
     "STFT",
+    "BilinearAttention",
     "ConvPair",
     "DeconvPair",
     "DeepConvSep",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sepfast.modules import (
+    bilinear_attention,
     convpair,
     deepconvsep,
     masked_istft,
@@ -14,6 +15,7 @@ from sepfast.modules import (
 from sepfast.modules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
+    *bilinear_attention.RULES,
     *convpair.RULES,
     *deepconvsep.RULES,
     *masked_istft.RULES,

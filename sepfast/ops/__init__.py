@@ -1,7 +1,10 @@
 """The operators: PyTorch on the CPU, Triton kernels on a GPU, one name for both."""
 
 from sepfast.ops.backend import use_backend
-from sepfast.ops.convpair import conv_pair, deconv_pair, horizontal_deconv
+from sepfast.ops.bilinear_attention import bilinear_attention
+from sepfast.ops.convpair import conv_pair
+from sepfast.ops.deconvpair import deconv_pair
+from sepfast.ops.horizontal_deconv import horizontal_deconv
 from sepfast.ops.linear_soft_mask_loss import linear_soft_mask_loss
 from sepfast.ops.masked_istft import masked_istft
 from sepfast.ops.overlap_decode import overlap_decode
@@ -12,6 +15,7 @@ from sepfast.ops.stft import istft, stft
 from sepfast.ops.stft_magnitude import stft_magnitude
 
 __all__ = [
+    "bilinear_attention",
     "conv_pair",
     "deconv_pair",
     "enable_ranges",

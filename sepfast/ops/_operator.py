@@ -20,6 +20,9 @@ from sepfast.ops.ranges import operator_range
 
 _LIBRARY = torch.library.Library("sepfast", "FRAGMENT")
 
+#: Arguments that are of integers wherever they occur.
+_INTEGERS = ("lengths",)
+
 #: What the kernels take; float64 runs in PyTorch.
 KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -140,12 +143,16 @@ def _same_place(name: str, args: tuple[Any, ...], compact: bool) -> None:
     for argument, other in zip(names[1:], args[1:], strict=False):
         if not isinstance(other, Tensor):
             continue
+        whole = not (other.is_floating_point() or other.is_complex() or other.dtype == torch.bool)
+        if argument in _INTEGERS and whole and other.device == first.device:
+            continue
         same_type = other.dtype == first.dtype or (half and other.dtype == torch.float32)
         same_type = same_type or (other.ndim == 0 and other.is_floating_point())
-        if other.device != first.device or not same_type:
+        if other.device != first.device or not same_type or argument in _INTEGERS:
+            kind = "integers" if argument in _INTEGERS else str(first.dtype)
             raise InputError(
                 f"{name}: {argument} is {other.dtype} on {other.device}, takes "
-                f"{first.dtype} on {first.device} as {names[0]}"
+                f"{kind} on {first.device} as {names[0]}"
             )
 
 

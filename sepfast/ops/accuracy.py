@@ -36,6 +36,14 @@ estimate next to 0 has no digits to keep; where bins are loud or silent and noth
   is common to all sources drops out of their shares, and the loss averages the rest: 1e-3; the
   slope is divided by the estimates and multiplied by one more cut operand, itself cut: 2e-3.
 
+`bilinear_attention` is a product, scores, a softmax and a mean; backward, three products more and a
+difference. A weight has the relative error that its score has absolutely, so that the bounds grow
+with the scores; they are for scores of about 1:
+
+- highest: two products, and the roundings of exp and of sum and division: 1e-6; the slope of the
+  softmax is a difference of terms of its own size, behind the weights' own errors: 2e-6;
+- high and medium: TF32 in three products forward and five backward: 2e-3 and 4e-3.
+
 STFT operators are two small matrix products and a twiddle, one transform or two behind each other:
 
 - highest: each product keeps 22 bits or more of its operands and adds up 16 to 64 terms: 1e-6;
@@ -80,6 +88,11 @@ _LINEAR_LOSS: dict[Precision, Bound] = {
 
 #: Operator -> what `torch.get_float32_matmul_precision()` says -> bound, for float32 inputs.
 ACCURACY: dict[str, dict[Precision, Bound]] = {
+    "bilinear_attention": {
+        "highest": Bound(1e-6, 2e-6),
+        "high": Bound(2e-3, 4e-3),
+        "medium": Bound(2e-3, 4e-3),
+    },
     "conv_pair": _PRODUCTS,
     "deconv_pair": _PRODUCTS,
     "horizontal_deconv": _PRODUCTS,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from sepfast import reference
 from sepfast.errors import InputError
+from sepfast.kernels.precision import product_precision
+from sepfast.kernels.tuning import has_config
 from sepfast.ops._framing import inverse_norm, kernel_obstacle, normalised, rows, scaled_window
 from sepfast.ops._operator import constant, define, differentiate, once
 from sepfast.ops.stft import istft_backward, stft_backward
@@ -120,6 +123,17 @@ def _kernel_levels(gain: Tensor | None, floor: Tensor | None, base: Tensor | Non
     return KernelLevels(*(None if p is None else p.squeeze(-2).float().contiguous() for p in parts))
 
 
+def _stays_compact(shares: Tensor, framing: Framing, levels: str) -> bool:
+    """Whether there is a kernel that reads these shares in a half type, and widens them itself."""
+    key = {
+        "n_fft": framing.n_fft,
+        "precision": product_precision(shares.device),
+        "levels": levels,
+    }
+    kernel = "sepfast_masked_istft_compact"
+    return shares.dtype == torch.float16 and has_config(kernel, shares.device, **key)
+
+
 def _kernel(
     shares: Tensor,
     waveform: Tensor,
@@ -135,7 +149,9 @@ def _kernel(
     window, levels = scaled_window(f, shares.device), _kernel_levels(gain, floor, base)
     lines = rows(waveform, 2)
     norm = Norm(*inverse_norm(f, shares.shape[-2], lines))
-    planes = shares.reshape(shares.shape[:-4].numel(), *shares.shape[-4:])  # a kernel widens them
+    if not _stays_compact(shares, f, levels.kind):
+        shares = shares.float()
+    planes = shares.reshape(shares.shape[:-4].numel(), *shares.shape[-4:])
     out = kernels.forward(planes, lines, window, norm, f.hop, f.front, levels)
     return out.view(*shares.shape[:-2], waveform.shape[-1]).to(waveform.dtype)
 

@@ -16,15 +16,16 @@ in the cache.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sepfast import ops
 from sepfast.errors import InputError
+from sepfast.fusion import fuse
 from sepfast.reference import DeepConvSep, Levels, magnitude, masked_spectrum, overlap_add
 from sepfast.reference.overlap_add import overlapping, squared_window_sum
 from sepfast.separation.fades import context_count, fades
@@ -50,38 +51,11 @@ class Span(NamedTuple):
         return self.stop == self.frames
 
 
-class _Weights(NamedTuple):
-    """A model's weights as the operators take them.
-
-    Attributes:
-        encoder: of `conv_pair`.
-        expand: the layers behind the bottleneck as one, weight and bias.
-        decoder: of `overlap_decode`.
-    """
-
-    encoder: tuple[Tensor, Tensor | None, Tensor, Tensor | None]
-    expand: tuple[Tensor, Tensor]
-    decoder: tuple[Tensor, Tensor | None, Tensor, Tensor]
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, model: DeepConvSep) -> _Weights:
-        """The weights that a model has now."""
-        vertical, horizontal = model.encoder.vertical, model.encoder.horizontal
-        layers = [cast(Any, model.expand[name])[0] for name in model.sources]
-        first, first_bias, second, second_bias = model.stacked_weights()
-        return cls(
-            (vertical.weight, vertical.bias, horizontal.weight, horizontal.bias),
-            (torch.cat([e.weight for e in layers]), torch.cat([e.bias for e in layers])),
-            (first[..., 0], first_bias, second[:, :, :, 0], second_bias),
-        )
-
-
 class DeepConvSepTrack:
     """DeepConvSep over a track of any length.
 
     Args:
-        model: the network; its decoder's weights are read once, here.
+        model: the network, of which a copy with fused layers is made.
         overlap: frames that neighbouring contexts share, 0 to T - 1.
         fused: whether the spectrum is taken again instead of stored, as on a GPU; None for where
             the model is.
@@ -101,7 +75,8 @@ class DeepConvSepTrack:
                 f"overlap: got {overlap}, takes 0 to {model.context - 1} of the model's "
                 f"{model.context} frames"
             )
-        self.model, self.framing, self.overlap = model, model.framing, overlap
+        self.model, self.framing, self.overlap = copy.deepcopy(model), model.framing, overlap
+        fuse(self.model)
         self.step = model.context - overlap
         self._reach = (model.framing.span - 1) // model.framing.hop
         self.ahead, self.behind = overlap, self._reach + model.context
@@ -111,7 +86,11 @@ class DeepConvSepTrack:
         # Of samples that begin with a frame and end with one.
         self._inner = replace(model.framing, front=0, rule="valid")
         self._levels, self._scaling = model.levels(), model.scaling()
-        self._weights = _Weights.of(model) if model.filtered == 1 else None
+        self._decoder = None
+        if model.filtered == 1:
+            with torch.no_grad():
+                horizontal, bias, vertical, vertical_bias = model.stacked_weights()
+            self._decoder = horizontal[..., 0], bias, vertical[:, :, :, 0], vertical_bias
 
     @torch.inference_mode()
     def separate(self, line: Tensor, origin: int, span: Span) -> Tensor:
@@ -196,16 +175,14 @@ class DeepConvSepTrack:
 
     def _shares(self, levels: Tensor, weights: Tensor) -> Tensor:
         """Masks of all contexts, cross-faded by `weights` (K, T): (N, C, frames, F)."""
-        if self._weights is None:
+        if self._decoder is None:
             return self._shares_with_pool(levels, weights)
-        model, w = self.model, self._weights
-        codes = ops.conv_pair(levels[None], *w.encoder)
-        windows = _windows(codes, model.code_shape[1], self.step)  # (K, N2, T', 1)
-        expanded = F.linear(model.bottleneck(windows.flatten(1)), *w.expand).relu_()
-        expanded = expanded.unflatten(1, (len(model.sources), *model.code_shape[:2]))
+        codes, _ = self.model.encode(levels[None])
+        windows = _windows(codes, self.model.code_shape[1], self.step)  # (K, N2, T', 1)
+        expanded = self.model.expanded(windows)[..., 0]
         # TF32 has as many digits as float16: where it does, shares of half the bytes do.
         compact = self._fused and torch.get_float32_matmul_precision() != "highest"
-        return ops.overlap_decode(expanded, *w.decoder, weights, self.step, compact)
+        return ops.overlap_decode(expanded, *self._decoder, weights, self.step, compact)
 
     def _shares_with_pool(self, levels: Tensor, weights: Tensor) -> Tensor:
         """The same through the model, context by context."""

@@ -1,0 +1,214 @@
+"""System C: vocals out of a mixture, with side information that attention aligns.
+
+B batch, N mixture frames, F bins, M steps of side information, D features a step, H hidden size,
+E = J = 2 H features of an encoding, both directions of a recurrent layer side by side.
+
+    g = BLSTM(|X|)                              2 layers, (B, N, F) -> (B, N, E)
+    h = BLSTM(Y)                                2 layers, (B, M, D) -> (B, M, J)
+    c, alpha = BilinearAttention(g, h)          (B, N, J), (B, N, M)
+    q = BLSTM(tanh(W1 [c, g] + b1))             (B, N, H), then 2 layers, (B, N, 2 H)
+    |V| = relu(W2 q + b2)                       (B, N, F)
+
+The text calls E = J = 513; 32,160,996 parameters, and the published program, have 513 in each
+direction. The baseline BL1 "only consists of the mixture encoder and target decoder": no side
+path, and the decoder's first layer reads g alone, W1 (H, E).
+Source: C (Schulze-Forster et al. 2019), section 2.1; their published program where it differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from sepfast.errors import InputError
+from sepfast.reference.bilinear_attention import BilinearAttention
+from sepfast.reference.framing import published_framing
+from sepfast.reference.model import Model
+
+
+class BLSTM(nn.LSTM):
+    """Two bidirectional layers over time, each sequence of a batch by its own length.
+
+    Args:
+        features: of a step that comes in.
+        hidden: of a step that goes out, in each direction.
+    """
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__(features, hidden, num_layers=2, bidirectional=True, batch_first=True)
+
+    def forward(  # type: ignore[override]
+        self, sequences: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Encode sequences.
+
+        Args:
+            sequences: (B, T, features).
+            lengths: (B,) integers from 0 to T on the CPU; what lies behind them is not looked at.
+
+        Returns:
+            (B, T, 2 hidden), 0 behind the lengths.
+        """
+        batch, steps, _ = sequences.shape
+        if batch == 0 or steps == 0:  # what `nn.LSTM` refuses
+            return sequences.new_zeros(batch, steps, 2 * self.hidden_size)
+        if lengths is None:
+            return super().forward(sequences)[0]
+        # A sequence of no step cannot be packed; it goes as one step, which is taken out again.
+        packed = pack_padded_sequence(
+            sequences, lengths.clamp(min=1), batch_first=True, enforce_sorted=False
+        )
+        encoded, _ = pad_packed_sequence(
+            super().forward(packed)[0], batch_first=True, total_length=steps
+        )
+        return _cut(encoded, lengths) if bool((lengths == 0).any()) else encoded
+
+
+class Informed(Model):
+    """The network of system C.
+
+    Args:
+        hidden: H, the size of every recurrent layer in each direction, and of the decoder's first
+            layer.
+        side_features: D.
+        attention: False for BL1, the network without side information.
+        framing: a name in `FRAMINGS`; it gives the bins F.
+        sample_rate: Hz.
+        sources: the names of the target and of what is left of the mixture without it.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: int = 513,
+        side_features: int = 1,
+        attention: bool = True,
+        framing: str = "informed",
+        sample_rate: int = 16000,
+        sources: Sequence[str] = ("vocals", "accompaniment"),
+    ) -> None:
+        super().__init__()
+        self.framing = published_framing(framing)
+        self.sample_rate, self.sources = sample_rate, tuple(sources)
+        for name, size in (("hidden", hidden), ("side_features", side_features)):
+            if size < 1:
+                raise InputError(f"{name}: got {size}, takes 1 or more")
+        if len(self.sources) != 2:
+            raise InputError(
+                f"sources: got {len(self.sources)} names, takes 2, of the target and of the rest"
+            )
+        self.side_features = side_features
+        bins, encoding = self.framing.bins, 2 * hidden
+
+        self.mixture_encoder = BLSTM(bins, hidden)
+        self.side_encoder = BLSTM(side_features, hidden) if attention else None
+        self.attention = BilinearAttention(encoding, encoding) if attention else None
+        self.connection = nn.Linear(2 * encoding if attention else encoding, hidden)
+        self.decoder = BLSTM(hidden, hidden)
+        self.output = nn.Linear(encoding, bins)
+
+    def forward(
+        self,
+        mixture: Tensor,
+        side: Tensor | None = None,
+        mixture_lengths: Tensor | None = None,
+        side_lengths: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Estimate the target.
+
+        Sequences of one batch that differ in length are padded, with anything: neither an estimate
+        nor a weight depends on it. Lengths are looked at on the CPU; without them nothing waits
+        for the device.
+
+        Args:
+            mixture: |X|, (B, N, F), scaled by `scale`.
+            side: Y, (B, M, D); None without attention.
+            mixture_lengths: (B,) integers from 0 to N; None for N.
+            side_lengths: (B,) integers from 0 to M; None for M. A mixture with none of it has
+                context 0.
+
+        Returns:
+            |V|, (B, N, F), not negative, on the mixture's scale, and the attention's weights
+            alpha, (B, N, M), which are 0 on padded steps; None without attention. Both are 0 in
+            frames behind a mixture's length.
+
+        Raises:
+            InputError: for shapes or lengths that do not fit, or side information that is missing
+                or cannot be used.
+        """
+        self._check(mixture, side)
+        frames = _lengths("mixture_lengths", mixture_lengths, mixture)
+        steps = _lengths("side_lengths", side_lengths, side)
+
+        encoded, weights = self.mixture_encoder(mixture, frames), None
+        if self.side_encoder is not None and self.attention is not None:
+            memory = self.side_encoder(side, steps)
+            valid = None if steps is None else steps.to(memory.device)
+            context, weights = self.attention(encoded, memory, valid)
+            encoded = torch.cat((context, encoded), dim=-1)
+        decoded = self.decoder(self.connection(encoded).tanh(), frames)
+        estimate = self.output(decoded).relu()
+        if frames is None:
+            return estimate, weights
+        return _cut(estimate, frames), None if weights is None else _cut(weights, frames)
+
+    def scale(self, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
+        """Divide each spectrogram by its own maximum.
+
+        Args:
+            magnitudes: (..., N, F), not negative.
+
+        Returns:
+            The same from 0 to 1, and the factor (..., 1, 1) that brings them back: the maximum,
+            or 1 for silence, which stays 0.
+        """
+        peak = magnitudes.amax((-2, -1), keepdim=True)
+        factor = torch.where(peak > 0, peak, 1)
+        return magnitudes / factor, factor
+
+    def _check(self, mixture: Tensor, side: Tensor | None) -> None:
+        """Raise `InputError` for a mixture or side information of another shape."""
+        bins = self.framing.bins
+        if mixture.ndim != 3 or mixture.shape[-1] != bins:
+            raise InputError(
+                f"mixture: got shape {tuple(mixture.shape)}, takes (batch, frames, {bins})"
+            )
+        if self.attention is None:
+            if side is not None:
+                raise InputError("side: got a tensor, takes None in a model without attention")
+            return
+        expected = f"({len(mixture)}, steps, {self.side_features})"
+        if side is None:
+            raise InputError(f"side: got None, takes {expected}")
+        if side.ndim != 3 or (len(side), side.shape[-1]) != (len(mixture), self.side_features):
+            raise InputError(f"side: got shape {tuple(side.shape)}, takes {expected}")
+
+
+def _lengths(name: str, lengths: Tensor | None, of: Tensor | None) -> Tensor | None:
+    """Lengths of the sequences (B, T, ...), on the CPU as `pack_padded_sequence` takes them."""
+    if lengths is None:
+        return None
+    if of is None:
+        raise InputError(f"{name}: got a tensor, takes None without side information")
+    batch, steps = of.shape[:2]
+    wrong_type = lengths.is_floating_point() or lengths.dtype == torch.bool
+    if tuple(lengths.shape) != (batch,) or wrong_type:
+        raise InputError(
+            f"{name}: got {lengths.dtype} of shape {tuple(lengths.shape)}, "
+            f"takes integers of shape ({batch},)"
+        )
+    lengths = lengths.cpu().long()
+    outside = lengths[(lengths < 0) | (lengths > steps)]
+    if len(outside):
+        raise InputError(f"{name}: got {int(outside[0])}, takes 0 to {steps}")
+    return lengths
+
+
+def _cut(sequences: Tensor, lengths: Tensor) -> Tensor:
+    """Sequences (B, T, ...) with 0 behind their lengths (B,), whatever stood there."""
+    steps = torch.arange(sequences.shape[1], device=sequences.device)
+    behind = steps >= lengths.to(sequences.device)[:, None]  # (B, T)
+    return sequences.masked_fill(behind[..., None], 0)
