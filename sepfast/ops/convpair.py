@@ -132,9 +132,30 @@ def _fake(
 def _reference_backward(
     grad: Tensor, x: Tensor, filtered: Tensor, vertical: Tensor, horizontal: Tensor, wants_x: bool
 ) -> tuple[Tensor, ...]:
+    if x.device.type == "cpu" and vertical.shape[3] == x.shape[3]:
+        return _backward_by_products(grad, x, filtered, vertical, horizontal, wants_x)
     filtered = filtered.permute(0, 3, 2, 1)
     grads = reference.conv_pair_backward(grad, x, filtered, vertical, horizontal)
     return (grads.x if wants_x else x.new_empty(0), *grads[1:])
+
+
+def _backward_by_products(
+    grad: Tensor, x: Tensor, filtered: Tensor, vertical: Tensor, horizontal: Tensor, wants_x: bool
+) -> tuple[Tensor, ...]:
+    """The gradients of weights as products of rows (b, t), as `_by_products` has the result."""
+    (_, channels, _, bins), (_, n1, span, _) = x.shape, horizontal.shape
+    of_filtered = torch.conv_transpose2d(grad, horizontal)  # (B, N1, T, 1)
+    rows = of_filtered.transpose(0, 1).flatten(1)  # (N1, B T)
+    images = (x[:, channel].reshape(-1, bins) for channel in range(channels))
+    of_codes = grad.transpose(0, 1).flatten(1)  # (N2, B T')
+    windows = filtered[:, 0].unfold(1, span, 1).reshape(-1, n1 * span)
+    return (
+        torch.conv_transpose2d(of_filtered, vertical) if wants_x else x.new_empty(0),
+        torch.stack([rows @ image for image in images], 1)[:, :, None],
+        rows.sum(1),
+        (of_codes @ windows).view(horizontal.shape),
+        of_codes.sum(1),
+    )
 
 
 def _kernel_backward(
