@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sepfast.bench import network_cases, work
+from sepfast.bench.attention import attention
 from sepfast.bench.case import Case, Output, Size, Tensors, product_precision, shaped
 from sepfast.bench.work import Work, Workload
 from sepfast.reference import Levels
@@ -34,6 +35,9 @@ def _suite(size: Size) -> Iterator[Case]:
     yield _masked("song/masked_istft-levels", song, levels=True)
     yield _magnitude("style-transfer/stft_magnitude", style)
     yield _magnitude("landmarks/stft_magnitude-scaled", shaped("landmarks", size), scaled=True)
+    fragments = shaped("fragments", size)
+    yield attention("fragments/bilinear_attention", fragments)
+    yield attention("fragments/bilinear_attention+gradient", fragments, gradient=True)
     yield _stft("song/stft", song)
     yield _istft("song/istft", song)
     yield network_cases.decode("song/overlap_decode-25of30", shaped("song-mono", size))

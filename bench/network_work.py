@@ -1,4 +1,4 @@
-"""The work model of DeepConvSep: its layers, its loss, its decoder, and the systems made of them.
+"""The work model of DeepConvSep: its layers, its loss and its decoder.
 
 B batch, S sources, C channels, T frames, F bins, N1 and N2 filters, t2 frames a horizontal filter
 spans, T' = T - t2 + 1; K contexts; float32. Counts as in `work.py`. What ours does is a list of
@@ -13,13 +13,11 @@ tiles. What kernels sum up in shares, partial sums, is written and read again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from sepfast.bench import work
-from sepfast.bench.work import PROCESSORS, Network, Work, Workload, shipped_config
-from sepfast.reference import Framing
+from sepfast.bench.work import PROCESSORS, Network, Work, shipped_config
 
 _FLOAT = 4
 
@@ -32,11 +30,6 @@ FEW_FEATURES = 64
 _DECODED = 5
 #: Operations of the loss and of its gradient, as `work.soft_mask_loss` has them.
 _LOSS, _LOSS_GRADIENT = 25, 40
-#: Elements that Adadelta has to read and write for each weight: it, its gradient, two averages; of
-#: its gradient nothing but what the backward hands over. And operations.
-_LEAST_UPDATE, _UPDATE = 6, 12
-#: What PyTorch's reads and writes: 11 functions of lists of tensors, one behind the other.
-_MOVED_UPDATE = 27
 
 
 @dataclass(frozen=True)
@@ -242,15 +235,15 @@ def shares(length: int, block: int, programs: int) -> tuple[int, int]:
 def conv_pair(layers: Layers) -> Work:
     """`conv_pair`."""
     least = layers.image + layers.weights(False) + layers.codes
-    return _total(least, layers.vertical(), layers.horizontal())
+    return total(least, layers.vertical(), layers.horizontal())
 
 
 def conv_pair_gradient(layers: Layers) -> Work:
     """`conv_pair` and the gradients of its weights; what comes in, the mixture, has none."""
     forward, weights = conv_pair(layers), layers.weights(False)
-    return _total(
+    return total(
         forward.least + layers.codes + weights,
-        _stage(forward),
+        stage(forward),
         layers.horizontal_transposed(),
         layers.vertical_slope(),
         layers.horizontal_slope(),
@@ -262,7 +255,7 @@ def conv_pair_gradient(layers: Layers) -> Work:
 def deconv_pair_gradient(layers: Layers) -> Work:
     """`deconv_pair` and all its gradients."""
     weights = layers.weights(True)
-    return _total(
+    return total(
         2 * (layers.codes + weights + layers.image),
         layers.horizontal_transposed(),
         layers.vertical_transposed(),
@@ -278,7 +271,7 @@ def deconv_pair_gradient(layers: Layers) -> Work:
 def horizontal_deconv_gradient(layers: Layers) -> Work:
     """`horizontal_deconv` and all its gradients."""
     weights = layers.horizontal_weight + _FLOAT * layers.sources * layers.network.n1
-    return _total(
+    return total(
         2 * (layers.codes + weights + layers.features),
         layers.horizontal_transposed(),
         layers.horizontal(),
@@ -298,7 +291,7 @@ def linear_loss_gradient(layers: Layers) -> Work:
     weight = layers.vertical_weight + _FLOAT * layers.sources * n.channels
     given = layers.features + weight + layers.image + layers.image // layers.sources
     stages = [_loss_stage(layers, name) for name in ("forward", "features", "weights")]
-    done = _total(given + layers.features + weight, *stages)
+    done = total(given + layers.features + weight, *stages)
     needed = 3 * 2 * n.n1 * sizes[0] + _LOSS_GRADIENT * sizes[0]
     return Work(done.least, done.moved, done.requested, needed, done.performed)
 
@@ -369,113 +362,11 @@ def overlap_decode(layers: Layers, fades: int, step: int, *, compact: bool = Fal
         (2 * _whole(n.n1, tile["FEATURES"]) + _DECODED) * tiles,
     )
     least = layers.codes + layers.weights(True) + fades + out
-    return _total(least, layers.horizontal_transposed(), decode)
+    return total(least, layers.horizontal_transposed(), decode)
 
 
-def parameters(network: Network, sources: int, bins: int) -> int:
-    """Weights of a DeepConvSep."""
-    n, width = network, network.n2 * network.reach
-    filters = n.n1 * n.channels * bins + n.n2 * n.n1 * n.span
-    encoder, decoder = filters + n.n1 + n.n2, filters + n.n1 + n.channels
-    expand = n.units * width + width
-    return encoder + width * n.units + n.units + sources * (expand + decoder)
-
-
-def training_step(batch: int, sources: int, bins: int, network: Network, precision: str) -> Work:
-    """Forward, backward and Adadelta, of a batch of contexts.
-
-    At least mixture and targets are read once, and weights and their two averages read and
-    written: gradients and all between might stay in the cache.
-    """
-    encoder = Layers(batch, 1, network.context, bins, network, precision)
-    decoder = Layers(batch, sources, network.context, bins, network, precision)
-    weights = parameters(network, sources, bins)
-    stages = [
-        conv_pair_gradient(encoder),
-        horizontal_deconv_gradient(decoder),
-        linear_loss_gradient(decoder),
-    ]
-    update = Stage(
-        _FLOAT * _MOVED_UPDATE * weights,
-        _FLOAT * _MOVED_UPDATE * weights,
-        _UPDATE * weights,
-        _UPDATE * weights,
-    )
-    return _total(
-        encoder.image + decoder.image + _FLOAT * _LEAST_UPDATE * weights,
-        *map(_stage, stages),
-        *_linear_layers(batch, sources, network, gradient=True),
-        update,
-    )
-
-
-def separation(shape: Workload, songs: int, precision: str, *, compact: bool) -> Work:
-    """Samples of songs to their stems.
-
-    At least samples and weights are read and stems written. Each frame is transformed once, and
-    each source's back.
-
-    Args:
-        shape: of one song.
-        songs: how many.
-        precision: `input_precision` of the products.
-        compact: whether shares are float16 in between.
-    """
-    n, framing = shape.network, shape.framing
-    contexts = n.contexts(shape.frames)
-    frames = (contexts - 1) * n.step + n.context
-    line = _FLOAT * shape.rows * shape.samples
-    encoder = Layers(1, 1, frames, framing.bins, n, precision)
-    decoder = Layers(contexts, shape.sources, n.context, framing.bins, n, precision)
-    fades = _FLOAT * contexts * n.context
-    parts = (
-        work.stft_magnitude(shape.rows, shape.samples, framing),
-        conv_pair(encoder),
-        overlap_decode(decoder, fades, n.step, compact=compact),
-        _masked_istft(shape, framing, precision, compact),
-    )
-    once = _total(
-        0,
-        *map(_stage, parts),
-        *_linear_layers(contexts, shape.sources, n, gradient=False),
-    )
-    weights = _FLOAT * parameters(n, shape.sources, framing.bins)
-    transforms = shape.rows * shape.frames * work.dft_operations(framing.n_fft)
-    return Work(
-        songs * (line + shape.sources * line) + weights,
-        songs * once.moved,
-        songs * once.requested,
-        # The mixture's spectrum need not be taken twice.
-        songs * (once.needed - transforms),
-        songs * once.performed,
-    )
-
-
-def _masked_istft(shape: Workload, framing: Framing, precision: str, compact: bool) -> Work:
-    tiling = work.shipped_tiling(
-        "sepfast_masked_istft_forward", n_fft=framing.n_fft, levels="gain", precision=precision
-    )
-    done = work.masked_istft(shape.rows, shape.sources, shape.samples, framing, tiling)
-    levels = _FLOAT * shape.rows * shape.sources * shape.frames * framing.bins
-    saved = levels // 2 if compact else 0  # walks read some of it twice: that is left aside
-    return Work(
-        done.least - saved, done.moved - saved, done.requested - saved, done.needed, done.performed
-    )
-
-
-def _linear_layers(
-    batch: int, sources: int, network: Network, *, gradient: bool
-) -> Iterator[Stage]:
-    """The bottleneck and the layers behind it, by cuBLAS: as if tiles were whole."""
-    width = network.n2 * network.reach
-    for inner, outer in ((width, network.units), (network.units, sources * width)):
-        moved = _FLOAT * (batch * (inner + outer) + inner * outer + outer)
-        operations = 2 * batch * inner * outer
-        times = 3 if gradient else 1  # the gradients of its input and of its weight
-        yield Stage(times * moved, times * moved, times * operations, times * operations)
-
-
-def _total(least: int, *stages: Stage) -> Work:
+def total(least: int, *stages: Stage) -> Work:
+    """Stages one behind the other, of which the whole has to move so much."""
     return Work(
         least,
         sum(stage.moved for stage in stages),
@@ -485,7 +376,7 @@ def _total(least: int, *stages: Stage) -> Work:
     )
 
 
-def _stage(done: Work) -> Stage:
+def stage(done: Work) -> Stage:
     """A whole operator as a stage of something larger."""
     return Stage(done.moved, done.requested, done.needed, done.performed)
 

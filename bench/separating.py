@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sepfast import Separator, create_model, fuse, use_backend
-from sepfast.bench import network_work
+from sepfast.bench import system_work
 from sepfast.bench.case import Size, demand, product_precision
 from sepfast.bench.published import covered_samples
 from sepfast.bench.published import separate as published
@@ -158,9 +158,9 @@ class Separation:
         return Side(lambda: separate(mixtures), stems)
 
     def work(self) -> Work:
-        """As `network_work` has it; shares are float16 where products are TF32."""
+        """As `system_work` has it; shares are float16 where products are TF32."""
         compact = demand() != "highest"
-        return network_work.separation(self.shape, self.songs, product_precision(), compact=compact)
+        return system_work.separation(self.shape, self.songs, product_precision(), compact=compact)
 
     def shapes(self) -> dict[str, list[int]]:
         """Of the songs."""

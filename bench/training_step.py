@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sepfast import create_model, fuse, use_backend
-from sepfast.bench import network_work
+from sepfast.bench import system_work
 from sepfast.bench.case import Size, demand, product_precision
 from sepfast.bench.separating import spread
 from sepfast.bench.side import Side
@@ -133,8 +133,8 @@ class TrainingStep:
         return mixture.view(shapes["mixture"]), targets.view(shapes["targets"])
 
     def work(self) -> Work:
-        """As `network_work` has it."""
-        return network_work.training_step(
+        """As `system_work` has it."""
+        return system_work.training_step(
             self.batch, _SOURCES, _BINS, self.network, product_precision()
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepfast.bench import network_jobs
+from sepfast.bench import attention, network_jobs
 from sepfast.bench.work import DEVICES, shipped_config
 from sepfast.kernels.tuning import shipped
 from sepfast.reference import FRAMINGS, Framing
@@ -83,6 +83,7 @@ def jobs(
         for stage in ("forward", "backward")
         for precision in precisions
     ]
+    wanted += [each for p in precisions for each in attention.keys(p)]
     wanted += [each for p in precisions for each in network_jobs.other_keys(p)]
     return [_job(f"sepfast_{kernel}", key, devices) for kernel, key in wanted]
 
@@ -106,6 +107,8 @@ def prepare(
         frames: of each of two rows.
         device: where it runs.
     """
+    if job.stage.startswith("bilinear_attention"):
+        return attention.prepare(job.stage, job.key, frames, device)
     if "precision" in job.key and "n_fft" not in job.key:
         return network_jobs.prepare(job.stage, job.key, frames, device)
     if "sources" in job.key:

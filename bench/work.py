@@ -332,11 +332,12 @@ class Workload:
 
 
 #: A song of 240 s at 44.1 kHz, in stereo for system B and in mono, with contexts of 30 frames that
-#: overlap in 25, as A's; and batches of what B, E and D train on, the latter at 16 kHz.
+#: overlap in 25, as A's; and batches of what B, E, C and D train on, the latter two at 16 kHz.
 WORKLOADS: Mapping[str, Workload] = {
     "song": Workload(2, 240 * 44100, FRAMINGS["deepconvsep"], 4),
     "song-mono": Workload(1, 240 * 44100, FRAMINGS["deepconvsep"], 4, Network(channels=1, step=5)),
     "training": Workload(32 * 2, 28 * 256, FRAMINGS["deepconvsep"], 4),  # 30 frames
     "style-transfer": Workload(32, 2 * 16000, FRAMINGS["style-transfer"]),
+    "fragments": Workload(128, 131_584, FRAMINGS["informed"]),  # 256 frames
     "landmarks": Workload(32, 3 * 16000, FRAMINGS["landmarks"]),
 }

@@ -8,7 +8,7 @@ import torch
 from conftest import require_kernels
 
 from sepfast import Separator, create_model, use_backend
-from sepfast.bench import network_work, separating, training_step, work
+from sepfast.bench import network_work, separating, system_work, training_step, work
 from sepfast.bench import plain as plain_operators
 from sepfast.bench.__main__ import main
 from sepfast.bench.cases import suite
@@ -36,7 +36,8 @@ from sepfast.reference import Framing
 CPU = torch.device("cpu")
 SONG = WORKLOADS["song"]
 OPERATORS = {
-    "conv_pair", "deconv_pair", "horizontal_deconv", "linear_soft_mask_loss", "overlap_decode",
+    "bilinear_attention", "conv_pair", "deconv_pair", "horizontal_deconv",
+    "linear_soft_mask_loss", "overlap_decode",
 }  # fmt: skip
 QUICK = {case.name: case for case in suite("quick") if case.operator in OPERATORS}
 EXCERPT = Separation("excerpt", 1, yardstick=True)
@@ -74,13 +75,13 @@ class TestWork:
         assert done.needed == 2 * 41346 * 50 * 2 * 513 + 2 * 41332 * 30 * 50 * 15
 
     def test_samples_to_stems_of_a_song(self):
-        done = network_work.separation(SONG, 1, "tf32", compact=True)
+        done = system_work.separation(SONG, 1, "tf32", compact=True)
         samples = 2 * 240 * 44100
         assert done.least == 4 * 5 * samples + 4 * 678536
         assert done.least == pytest.approx(0.42e9, rel=0.02)  # as the design has it
-        eight = network_work.separation(SONG, 8, "tf32", compact=True)
+        eight = system_work.separation(SONG, 8, "tf32", compact=True)
         assert (eight.needed, eight.moved) == (8 * done.needed, 8 * done.moved)
-        wide = network_work.separation(SONG, 1, "tf32", compact=False)
+        wide = system_work.separation(SONG, 1, "tf32", compact=False)
         shares = 4 * 2 * 41346 * 513  # written and read in two bytes less
         assert wide.moved - done.moved == pytest.approx(4 * shares, rel=0.01)
 
@@ -94,9 +95,9 @@ class TestWork:
         assert done.moved > 3 * 4 * (estimates * 5 // 4)
 
     def test_training_step(self):
-        done = network_work.training_step(30, 4, 513, Network(), "tf32")
+        done = system_work.training_step(30, 4, 513, Network(), "tf32")
         assert done.least == 4 * (30 * 5 * 2 * 30 * 513 + 6 * 678536)
-        more = network_work.training_step(60, 4, 513, Network(), "tf32")
+        more = system_work.training_step(60, 4, 513, Network(), "tf32")
         assert 1.9 < more.needed / done.needed < 2
 
     @pytest.mark.parametrize("channels", [1, 2])
@@ -105,7 +106,7 @@ class TestWork:
         network = TrainingStep(channels, 5).network
         assert (model.channels, model.context) == (channels, network.context)
         counted = sum(weight.numel() for weight in model.parameters())
-        assert network_work.parameters(network, 4, 513) == counted
+        assert system_work.parameters(network, 4, 513) == counted
 
     def test_what_comes_out_is_never_less_than_possible(self):
         for precision in ("highest", "high"):
@@ -151,7 +152,6 @@ class TestCases:
         for each in [*suite("full"), *systems("full")]:
             assert each.kernels, each
             assert {f"sepfast_{name}" for name in each.kernels} <= known, each
-        known = {name for name in known if "bilinear_attention" not in name}  # of C
         assert {job.kernel for job in jobs()} == known
 
     @pytest.mark.parametrize("name", QUICK)
@@ -163,7 +163,9 @@ class TestCases:
             done = check(replace(case, shape=shape), "ours", CPU)
         assert done.path == "triton"
         ran = {f"sepfast_{name}" for name in case.kernels}
-        assert ran == set(done.kernels) if case.gradient else ran <= set(done.kernels)
+        # PyTorch takes this one where it is the faster.
+        found = set(done.kernels) - {"sepfast_bilinear_attention_product"}
+        assert ran == found if case.gradient else ran <= found
 
     @pytest.mark.parametrize("name", QUICK)
     def test_there_is_no_cufft(self, name):

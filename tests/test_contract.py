@@ -14,7 +14,6 @@ import pytest
 import torch
 from conftest import require_kernels
 from contract import (
-    CASES,
     FRAMING,
     LAYOUTS,
     TINY,
@@ -29,6 +28,8 @@ from contract import (
     small_blocks,
     true_result,
 )
+from contract_cases import CASES
+from torch import library
 
 from sepfast import InputError, ops, reference
 from sepfast.ops.accuracy import ACCURACY
@@ -121,7 +122,7 @@ _OPCHECKS = (
 def _opcheck(case, device, checks):
     for call in calls_of(case, case.make(size=17, device=device)):
         differentiable = call.name == case.operator  # what is a gradient already has none
-        torch.library.opcheck(call.operator, _own(call.args, differentiable), test_utils=checks)
+        library.opcheck(call.operator, _own(call.args, differentiable), test_utils=checks)
 
 
 def _own(args, differentiable):

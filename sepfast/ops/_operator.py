@@ -12,13 +12,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from sepfast.errors import InputError
 from sepfast.ops.backend import kernel_runs
 from sepfast.ops.ranges import operator_range
 
-_LIBRARY = torch.library.Library("sepfast", "FRAGMENT")
+_LIBRARY = library.Library("sepfast", "FRAGMENT")
 
 #: Arguments that are of integers wherever they occur.
 _INTEGERS = ("lengths",)
@@ -72,9 +72,9 @@ def define(
 
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"sepfast::{name}", shapes, lib=_LIBRARY)
+    library.register_fake(f"sepfast::{name}", shapes, lib=_LIBRARY)
     for device in () if lowers else ("cpu", "cuda"):
-        torch.library.register_autocast(f"sepfast::{name}", device, torch.float32, lib=_LIBRARY)
+        library.register_autocast(f"sepfast::{name}", device, torch.float32, lib=_LIBRARY)
     return getattr(torch.ops.sepfast, name)
 
 
@@ -101,7 +101,7 @@ def differentiate(
             each argument; made of operators.
         save: takes the context, the arguments and the result, and keeps what backward needs.
     """
-    torch.library.register_autograd(f"sepfast::{name}", backward, setup_context=save, lib=_LIBRARY)
+    library.register_autograd(f"sepfast::{name}", backward, setup_context=save, lib=_LIBRARY)
 
 
 def once(name: str) -> None:

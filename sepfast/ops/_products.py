@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from sepfast.errors import InputError
@@ -41,6 +43,21 @@ def unshipped(x: Tensor, *kernels: str) -> str | None:
         if not has_config(kernel, x.device, precision=precision):
             return f"as {kernel} is not shipped for precision {precision!r}"
     return None
+
+
+def save_pair(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep what the gradient of two layers needs, one behind the other.
+
+    Args:
+        ctx: autograd's.
+        inputs: what goes in, then the weight and the bias of each layer.
+        output: the result, and what the first layer gave.
+    """
+    x, first, first_bias, second, second_bias = inputs
+    ctx.save_for_backward(x, output[1], first, second)
+    ctx.biased = first_bias is not None, second_bias is not None
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
 
 
 def wanted(grads: tuple[Tensor, ...], which: tuple[bool, ...]) -> tuple[Tensor | None, ...]:

@@ -15,6 +15,7 @@ from sepfast.ops._products import (
     TRANSPOSED,
     check_bias,
     narrow,
+    save_pair,
     takes,
     unshipped,
     wanted,
@@ -198,14 +199,6 @@ def _check_backward(
     takes("filtered", filtered, f"{tuple(before.shape)}", filtered.shape == before.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, vertical, vertical_bias, horizontal, horizontal_bias = inputs
-    ctx.save_for_backward(x, output[1], vertical, horizontal)
-    ctx.biased = vertical_bias is not None, horizontal_bias is not None
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
 def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 5
@@ -238,5 +231,5 @@ _conv_pair_backward = define(
     ),
     lowers=True,
 )
-differentiate("conv_pair", _backward, _save)
+differentiate("conv_pair", _backward, save_pair)
 once("conv_pair_backward")

@@ -14,6 +14,7 @@ from sepfast.ops._products import (
     TRANSPOSED,
     check_bias,
     narrow,
+    save_pair,
     takes,
     unshipped,
     wanted,
@@ -158,14 +159,6 @@ def _check_backward(
     takes("features", features, f"{tuple(before.shape)}", features.shape == before.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    codes, horizontal, horizontal_bias, vertical, vertical_bias = inputs
-    ctx.save_for_backward(codes, output[1], horizontal, vertical)
-    ctx.biased = horizontal_bias is not None, vertical_bias is not None
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
 def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 5
@@ -198,5 +191,5 @@ _deconv_pair_backward = define(
     ),
     lowers=True,
 )
-differentiate("deconv_pair", _backward, _save)
+differentiate("deconv_pair", _backward, save_pair)
 once("deconv_pair_backward")
