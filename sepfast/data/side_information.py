@@ -28,9 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sepfast.errors import InputError
 from sepfast.files import PathLike
+from sepfast.reference.informed import SIDE_KINDS
 
-#: What `side_information` makes. BL1, the network without any, is `attention=False` of the model.
-SIDE_KINDS = ("BL2", "M1", "M2", "A1", "A2", "A3", "A3.2")
 #: What is put around a sequence; no magnitude or activity comes near it.
 PADDING = 100.0
 
