@@ -40,6 +40,14 @@ def separate(
     overlap: Annotated[
         int | None, typer.Option(help="Frames that contexts share. (default: the model's)")
     ] = None,
+    side_info: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="What an informed model is told: a .csv or .npy for one mixture, or a folder with "
+            "NAME.csv or NAME.npy for each.",
+        ),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Separate recordings: every source of IN becomes OUTPUT/NAME/SOURCE.wav.
@@ -47,15 +55,27 @@ def separate(
     Takes wav, flac, mp3, ogg, m4a and .stem.mp4 in mono or stereo, of any length and sample rate.
 
     [bold]Example[/bold]: sepfast separate song.mp3 -m model.safetensors -o stems
+
+    A model of system C is told about the vocals with --side-info. A .csv has a time in seconds and
+    a value in each line, such as 12.5,1 where singing starts and 20.25,0 where it ends: a value
+    holds until the next line's time, the last to the end. A .csv of values alone, or a .npy, is
+    spread evenly over the recording. Values are what the model was trained with: 0 and 1 for
+    activity (A1, A2, A3, A3.2), the summed magnitude for M1 and M2. Where the model looked comes
+    out as OUTPUT/NAME/alignment.csv and alignment.png.
+
+    [bold]Example[/bold]: sepfast separate song.wav -m informed.safetensors --side-info activity.csv
+    -o stems
     """
     from sepfast.checkpoint import load
     from sepfast.device import pick_device
-    from sepfast.separation import Separator, find_jobs, separate_file
+    from sepfast.separation import Separator, find_jobs, find_sides, separate_file
 
     separator = Separator(load(model), overlap=overlap, device=pick_device(device))
+    separator.check_side(side_info is not None)
     jobs = find_jobs(inputs, output)
+    sides = [None] * len(jobs) if side_info is None else find_sides(side_info, jobs, output)
     failed = 0
-    for job in jobs:
+    for job, side in zip(jobs, sides, strict=True):
         try:
             with bar(str(job.mixture)) as progress:
                 stems = separate_file(
@@ -64,6 +84,7 @@ def separate(
                     form=format.value,
                     subtype=subtype.value,
                     progress=progress,
+                    side=side,
                 )
         except InputError as error:
             if len(jobs) == 1:
@@ -79,6 +100,8 @@ def separate(
                     markup=False,
                     highlight=False,
                 )
-        console.print(f"{job.folder}: {', '.join(s.path.name for s in stems)}", highlight=False)
+        names = [stem.path.name for stem in stems]
+        names += [] if side is None else ["alignment.csv", "alignment.png"]
+        console.print(f"{job.folder}: {', '.join(names)}", highlight=False)
     if failed:
         raise InputError(f"{failed} of {len(jobs)} files could not be separated")

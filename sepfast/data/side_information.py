@@ -39,6 +39,7 @@ _ROLL = 100
 
 Seed = int | Sequence[int] | np.random.Generator
 Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
 
 
 class SideInformation(NamedTuple):
@@ -85,18 +86,71 @@ def side_information(
         >>> side_information("A1", [[0.2], [0.0], [0.3]], seed=0, length=5, split=0.5).ravel()
         array([100.,   1.,   0.,   1., 100.], dtype=float32)
     """
+    sequence = frame_values(kind, vocals_magnitude)
+    frames = step_frames(kind, sequence > 0, seed, length=length, split=split)
+    return step_values(sequence.astype(np.float32)[:, None], frames)
+
+
+def frame_values(kind: str, vocals_magnitude: ArrayLike) -> NDArray[np.float64]:
+    """What a kind says about every frame, before anything is deleted or padded.
+
+    Args:
+        kind: one of `SIDE_KINDS`.
+        vocals_magnitude: |V|, (N, F), divided by its own maximum.
+
+    Returns:
+        (N,): ones for BL2, M1 for the kinds M, activity for the kinds A.
+
+    Raises:
+        InputError: for an unknown kind, or magnitudes that are not finite and (N, F).
+    """
     if kind not in SIDE_KINDS:
         raise InputError(f"kind: got {kind!r}, takes one of {', '.join(SIDE_KINDS)}")
     total = _total_magnitude(vocals_magnitude)
-    random = np.random.default_rng(seed)
     if kind == "BL2":
-        return _column(np.ones_like(total))
-    if kind == "M1":
-        return _column(total)
+        return np.ones_like(total)
+    return total if kind in ("M1", "M2") else (total >= _ACTIVE).astype(np.float64)
+
+
+def step_frames(
+    kind: str,
+    active: NDArray[np.bool_],
+    seed: Seed,
+    *,
+    length: int = 300,
+    split: float | None = None,
+) -> Indices:
+    """Which of a fragment's frames each step of its side information is.
+
+    Args:
+        kind: one of `SIDE_KINDS`.
+        active: (N,), the runs that A2 and A3 shorten.
+        seed: as in `side_information`.
+        length: likewise.
+        split: likewise.
+
+    Returns:
+        (M,), -1 where the step is padding.
+
+    Raises:
+        InputError: for more frames than `length`, or a split out of range.
+    """
+    random = np.random.default_rng(seed)
+    frames = np.arange(len(active))
+    if kind in ("BL2", "M1"):
+        return frames
     split = float(random.random()) if split is None else split
-    sequence = total if kind == "M2" else _activity(kind, total, random)
-    padded = _pad(sequence, length, split)
-    return _column(np.roll(padded, _ROLL) if kind == "A3.2" else padded)
+    if kind in ("A2", "A3", "A3.2"):
+        frames = _shortened(frames, active, False, random)
+    if kind in ("A3", "A3.2"):
+        frames = _shortened(frames, active, True, random)
+    padded = _pad(frames, length, split)
+    return np.roll(padded, _ROLL) if kind == "A3.2" else padded
+
+
+def step_values(values: Floats, frames: Indices) -> Floats:
+    """Values of frames (N, D) in the order of the steps (M,), padding included: (M, D)."""
+    return np.where(frames[:, None] >= 0, values[frames], np.float32(PADDING))
 
 
 def _total_magnitude(vocals_magnitude: ArrayLike) -> NDArray[np.float64]:
@@ -109,23 +163,12 @@ def _total_magnitude(vocals_magnitude: ArrayLike) -> NDArray[np.float64]:
     return magnitudes.sum(1)
 
 
-def _activity(
-    kind: str, total: NDArray[np.float64], random: np.random.Generator
-) -> NDArray[np.float64]:
-    """The activity of A1, A2 or A3 before it is padded."""
-    active = (total >= _ACTIVE).astype(np.float64)
-    if kind == "A1":
-        return active
-    active = _shortened(active, 0, random)
-    return active if kind == "A2" else _shortened(active, 1, random)
-
-
 def _shortened(
-    sequence: NDArray[np.float64], value: float, random: np.random.Generator
-) -> NDArray[np.float64]:
-    """The sequence with each run of `value` shorter by 1 to half of its length."""
-    runs = np.split(sequence, np.flatnonzero(np.diff(sequence)) + 1)
-    kept = [run[_deleted(len(run), random) :] if run[0] == value else run for run in runs]
+    frames: Indices, active: NDArray[np.bool_], value: bool, random: np.random.Generator
+) -> Indices:
+    """The frames with each run that is `value` shorter by 1 to half of its length."""
+    runs = np.split(frames, np.flatnonzero(np.diff(active[frames])) + 1)
+    kept = [run[_deleted(len(run), random) :] if active[run[0]] == value else run for run in runs]
     return np.concatenate(kept)
 
 
@@ -133,19 +176,15 @@ def _deleted(steps: int, random: np.random.Generator) -> int:
     return int(random.integers(1, steps // 2, endpoint=True)) if steps > 1 else 0
 
 
-def _pad(sequence: NDArray[np.float64], length: int, split: float) -> NDArray[np.float64]:
-    """The sequence with padding around it, (length,); each split of it is equally likely."""
-    missing = length - len(sequence)
+def _pad(frames: Indices, length: int, split: float) -> Indices:
+    """The frames with -1 around them, (length,); each split of the padding is equally likely."""
+    missing = length - len(frames)
     if missing < 0:
-        raise InputError(f"length: got {length}, takes {len(sequence)} or more for this fragment")
+        raise InputError(f"length: got {length}, takes {len(frames)} or more for this fragment")
     if not 0 <= split < 1:
         raise InputError(f"split: got {split}, takes 0 to below 1")
     front = int(split * (missing + 1))
-    return np.pad(sequence, (front, missing - front), constant_values=PADDING)
-
-
-def _column(sequence: NDArray[np.float64]) -> Floats:
-    return sequence.astype(np.float32)[:, None]
+    return np.pad(frames, (front, missing - front), constant_values=-1)
 
 
 def read_side_information(path: PathLike) -> SideInformation:

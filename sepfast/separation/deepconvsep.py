@@ -1,12 +1,9 @@
-"""A whole track through DeepConvSep, in spans that know nothing of each other.
+"""A whole track through DeepConvSep.
 
 N sources, C channels, T frames of context, F bins, K contexts in a span.
 
     samples -> magnitudes -> encoder, once for all frames of a span -> windows over its codes,
     one for each context -> bottleneck -> overlap_decode: shares (N, C, frames, F) -> stems
-
-A span reads the samples that its contexts reach and gives back those between its first frame and
-the next span's, so that a track in spans is the track at once.
 
 On a GPU what counts are bytes: the mixture's spectrum is never stored, `masked_istft` takes it
 again from the samples, and shares are float16 where the precision of products allows it. On a CPU
@@ -17,74 +14,41 @@ in the cache.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sepfast import ops
-from sepfast.errors import InputError
 from sepfast.fusion import fuse
 from sepfast.reference import DeepConvSep, Levels, magnitude, masked_spectrum, overlap_add
 from sepfast.reference.overlap_add import overlapping, squared_window_sum
-from sepfast.separation.fades import context_count, fades
+from sepfast.separation.contexts import ContextTrack, Part, Span
 
 #: Frames of a span: few enough for the buffers to stay in a CPU's cache; six minutes on a GPU, of
 #: which shares in float32 take a gigabyte.
 _CPU_FRAMES, _GPU_FRAMES = 240, 65536
 
 
-class Span(NamedTuple):
-    """A stretch of a track: its frames `first` to `stop` - 1.
-
-    `frames` is how many the whole track has, None while its end is not in sight.
-    """
-
-    first: int
-    stop: int
-    frames: int | None
-
-    @property
-    def last(self) -> bool:
-        """Whether the track ends with it."""
-        return self.stop == self.frames
-
-
-class DeepConvSepTrack:
+class DeepConvSepTrack(ContextTrack):
     """DeepConvSep over a track of any length.
+
+    One channel of masks serves any number of channels.
 
     Args:
         model: the network, of which a copy with fused layers is made.
         overlap: frames that neighbouring contexts share, 0 to T - 1.
         fused: whether the spectrum is taken again instead of stored, as on a GPU; None for where
             the model is.
-
-    Attributes:
-        framing: the model's framing.
-        step: frames from one context to the next; every span but the last ends on a multiple.
-        ahead: frames behind a span that its contexts reach.
-        behind: frames before a span that it reads.
-        tail: zeros behind a track that its last contexts may reach, in samples.
-        span: frames that make a good span, a multiple of `step`.
     """
 
+    last_takes_over = True
+
     def __init__(self, model: DeepConvSep, overlap: int, fused: bool | None = None) -> None:
-        if not 0 <= overlap < model.context:
-            raise InputError(
-                f"overlap: got {overlap}, takes 0 to {model.context - 1} of the model's "
-                f"{model.context} frames"
-            )
-        self.model, self.framing, self.overlap = copy.deepcopy(model), model.framing, overlap
-        fuse(self.model)
-        self.step = model.context - overlap
-        self._reach = (model.framing.span - 1) // model.framing.hop
-        self.ahead, self.behind = overlap, self._reach + model.context
-        self.tail = model.framing.covered(model.context + 3)
         self._fused = model.minimum.is_cuda if fused is None else fused
-        self.span = -(-(_GPU_FRAMES if self._fused else _CPU_FRAMES) // self.step) * self.step
-        # Of samples that begin with a frame and end with one.
-        self._inner = replace(model.framing, front=0, rule="valid")
+        frames = _GPU_FRAMES if self._fused else _CPU_FRAMES
+        super().__init__(model.framing, model.context, overlap, frames, len(model.sources))
+        self.model = copy.deepcopy(model)
+        fuse(self.model)
         self._levels, self._scaling = model.levels(), model.scaling()
         self._decoder = None
         if model.filtered == 1:
@@ -92,44 +56,11 @@ class DeepConvSepTrack:
                 horizontal, bias, vertical, vertical_bias = model.stacked_weights()
             self._decoder = horizontal[..., 0], bias, vertical[:, :, :, 0], vertical_bias
 
-    @torch.inference_mode()
-    def separate(self, line: Tensor, origin: int, span: Span) -> Tensor:
-        """Separate a span.
+    def _stems(self, part: Part, span: Span) -> Tensor:
+        stems = self._stems_by_samples if self._fused else self._stems_by_spectrum
+        return stems(part.samples, part.weights, part.frames)
 
-        Args:
-            line: (channels, samples), the track with its zeros in front, from position `origin`
-                on; behind a track's end with `tail` zeros. One channel of masks serves any number
-                of channels.
-            origin: position of the line's first sample.
-            span: the frames wanted.
-
-        Returns:
-            (N, channels, samples), from where frame `span.first` starts to where frame
-            `span.stop` would, and to the end of the last frame where the track ends.
-        """
-        # Frames before the span that still reach into its samples.
-        before = min(span.first, self._reach)
-        first, stop, count = self._contexts(span.first - before, span)
-        start = first * self.step
-        end = (stop - 1) * self.step + self.model.context
-        weights = fades(first, stop, count, self.model.context, self.overlap, line.device)
-        begin = start * self.framing.hop - origin
-        samples = line[:, begin : begin + self.framing.covered(end - start)]
-        frames = slice(span.first - before - start, span.stop - start)
-        stems = (self._stems if self._fused else self._stems_by_spectrum)(samples, weights, frames)
-        length = (span.stop - span.first) * self.framing.hop
-        return stems[..., before * self.framing.hop :][..., : None if span.last else length]
-
-    def _contexts(self, first: int, span: Span) -> tuple[int, int, int | None]:
-        """Contexts that weigh in frames `first` to the span's end, and how many a track has."""
-        low = max(0, -(-(first - self.model.context + 1) // self.step))
-        high = (span.stop - 1) // self.step + 1
-        if span.frames is None:
-            return low, high, None
-        count = context_count(span.frames, self.model.context, self.overlap)
-        return min(low, count - 1), min(high, count), count
-
-    def _stems(self, samples: Tensor, weights: Tensor, frames: slice) -> Tensor:
+    def _stems_by_samples(self, samples: Tensor, weights: Tensor, frames: slice) -> Tensor:
         """Samples of the sources, from the first of some frames on.
 
         Args:
@@ -154,7 +85,7 @@ class DeepConvSepTrack:
         return Levels(*parts)  # type: ignore[arg-type]
 
     def _stems_by_spectrum(self, samples: Tensor, weights: Tensor, frames: slice) -> Tensor:
-        """As `_stems`, through a spectrum that is stored."""
+        """As `_stems_by_samples`, through a spectrum that is stored."""
         spectrum = self._spectrum(samples)
         heard = spectrum.mean(0, keepdim=True) if self.model.channels == 1 else spectrum
         shares = self._shares(self.model.scale(magnitude(heard)), weights)

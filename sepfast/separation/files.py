@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from typing import Literal
 import numpy as np
 
 from sepfast.data.audio import AudioReader, AudioWriter, is_audio
+from sepfast.data.side_information import read_side_information
+from sepfast.data.side_line import SideLine
 from sepfast.errors import InputError
-from sepfast.files import PathLike
-from sepfast.separation.separator import Separator
+from sepfast.files import PathLike, atomic
+from sepfast.separation.alignment import Alignment, check_drawing
+from sepfast.separation.separator import Separator, Side
 from sepfast.separation.transfer import to_host
 
 #: Samples read at once.
@@ -74,10 +78,13 @@ def separate_file(
     form: Literal["wav", "flac"] = "wav",
     subtype: Literal["float", "int16"] = "float",
     progress: Progress = lambda done, total: None,
+    side: PathLike | Side | None = None,
 ) -> list[Written]:
     """Separate one file; its stems appear all together, or not at all.
 
-    Memory does not grow with the file's length. The mixture is only read.
+    With side information, `alignment.csv` and `alignment.png` appear beside them: where in it the
+    model looked, frame by frame. Memory does not grow with the file's length. The mixture is only
+    read.
 
     Args:
         separator: what separates.
@@ -85,14 +92,18 @@ def separate_file(
         form: "wav" or "flac".
         subtype: "float", or "int16" for 16 bits.
         progress: called after every piece.
+        side: side information for a model that takes some: a file, or what `Separator` takes.
 
     Returns:
         The stems, in the order of `separator.sources`.
 
     Raises:
-        InputError: for a mixture that cannot be used, a silent one included, and a folder that
-            cannot be written.
+        InputError: for a mixture that cannot be used, a silent one included, for side information
+            that is missing or does not fit, and a folder that cannot be written.
     """
+    separator.check_side(side is not None)
+    if isinstance(side, str | os.PathLike):
+        side = SideLine(read_side_information(side), name=str(side))
     with AudioReader(job.mixture) as mixture, _folder(job.folder), ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -105,14 +116,81 @@ def separate_file(
             )
             for source in separator.sources
         ]
+        alignment, samples = None, mixture.samples
+        if side is not None:
+            alignment, samples = stack.enter_context(_drawn(job)), _length(mixture)
         done = 0
-        blocks = _heard(mixture.blocks(_BLOCK), job.mixture)
-        for piece in to_host(separator.stream(blocks, mixture.sample_rate, mixture.channels)):
+        pieces = separator.stream(
+            _heard(mixture.blocks(_BLOCK), job.mixture),
+            mixture.sample_rate,
+            mixture.channels,
+            side=side,
+            samples=samples,
+            alignment=alignment,
+        )
+        for piece in to_host(pieces):
             for writer, stem in zip(writers, piece.numpy(), strict=True):
                 writer.write(stem)
             done += piece.shape[-1]
-            progress(done, mixture.samples)
+            progress(done, samples)
     return [Written(w.path, w.peak, w.clipped) for w in writers]
+
+
+def find_sides(path: PathLike, jobs: Iterable[Job], output: Path) -> list[Path]:
+    """The side information of each mixture.
+
+    Args:
+        path: a file for one mixture; for any number a folder with `NAME.csv` or `NAME.npy` for
+            each, in inner folders as its stems are in `output`.
+        jobs: the mixtures.
+        output: the folder that their stems' folders lie in.
+
+    Raises:
+        InputError: where one is missing, or there are two of one mixture.
+    """
+    path, jobs = Path(path), list(jobs)
+    if path.is_dir():
+        return [_side(path / job.folder.relative_to(output), job) for job in jobs]
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file or folder")
+    if len(jobs) > 1:
+        raise InputError(
+            f"{path}: is one file for {len(jobs)} mixtures, takes a folder with NAME.csv or "
+            "NAME.npy for each"
+        )
+    return [path for _ in jobs]
+
+
+def _side(bare: Path, job: Job) -> Path:
+    """The one file that is called so, but for its suffix."""
+    known = [bare.with_name(bare.name + suffix) for suffix in (".csv", ".npy")]
+    found = [p for p in known if p.is_file()]
+    if len(found) != 1:
+        counted = "both" if found else "neither"
+        raise InputError(
+            f"{bare.parent}: holds {counted} of {known[0].name} and {known[1].name}, takes one for "
+            f"{job.mixture}"
+        )
+    return found[0]
+
+
+def _length(mixture: AudioReader) -> int:
+    """Samples of a mixture, decoded once more where its file does not say."""
+    if mixture.samples is not None:
+        return mixture.samples
+    with AudioReader(mixture.path) as again:
+        return sum(block.shape[1] for block in again.blocks(_BLOCK))
+
+
+@contextmanager
+def _drawn(job: Job) -> Iterator[Alignment]:
+    """An alignment that is written beside the stems when the block ends well."""
+    check_drawing()
+    alignment = Alignment()
+    with atomic(job.folder / "alignment.csv") as table, atomic(job.folder / "alignment.png") as png:
+        yield alignment
+        alignment.write_csv(table)
+        alignment.write_png(png, job.folder.name)
 
 
 def _jobs(given: Path, output: Path) -> Iterator[Job]:

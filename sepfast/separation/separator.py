@@ -6,18 +6,28 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from sepfast.data.resampling import StreamResampler
+from sepfast.data.side_information import SideInformation
+from sepfast.data.side_line import SideLine, TrueLine, side_line
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep
-from sepfast.separation.deepconvsep import DeepConvSepTrack, Span
+from sepfast.reference import DeepConvSep, Informed
+from sepfast.separation.alignment import Alignment
+from sepfast.separation.contexts import ContextTrack, Span
+from sepfast.separation.deepconvsep import DeepConvSepTrack
+from sepfast.separation.held import Held
+from sepfast.separation.informed import InformedTrack
 from sepfast.separation.line import Line, fit
 from sepfast.separation.transfer import to_device, to_host
 
 #: Samples that `__call__` hands on at once; more of those that are on a GPU, where each block is
 #: waited for to see whether it is finite.
 _BLOCK, _GPU_BLOCK = 1 << 18, 1 << 24
+
+#: What a model can be told about a recording.
+Side = SideInformation | SideLine | TrueLine | ArrayLike
 
 
 class Separator:
@@ -27,12 +37,13 @@ class Separator:
         model: made by `create_model` or `load`; put into evaluation mode. Its weights are read
             here: after training on, make a new Separator.
         overlap: frames that neighbouring contexts share; None for the model's own: all but 5 of
-            the context for A, half of it for B.
+            the context for A, half of it for B and C.
         device: where to compute; None for where the model is.
 
     Attributes:
         sources: names of what comes out, in order.
         sample_rate: the model's, in Hz; other rates are resampled to it and back.
+        takes_side: whether the model has to be told something of each recording.
 
     Example:
         >>> import sepfast, torch
@@ -49,34 +60,63 @@ class Separator:
         overlap: int | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        if not isinstance(model, DeepConvSep):
+        if not isinstance(model, DeepConvSep | Informed):
             raise InputError(
                 f"model: got a {type(model).__name__}, takes one that separates: "
-                "deepconvsep or deepconvsep-stereo"
+                "deepconvsep, deepconvsep-stereo or informed"
             )
         model = model.eval() if device is None else model.eval().to(device)
-        self.device = model.minimum.device
+        self.device = next(model.parameters()).device
         self.sources, self.sample_rate = model.sources, model.sample_rate
-        self._channels = model.channels
-        self._track = DeepConvSepTrack(model, model.overlap if overlap is None else overlap)
+        self._stereo = isinstance(model, DeepConvSep) and model.channels == 2
+        self._track: DeepConvSepTrack | InformedTrack
+        if isinstance(model, Informed):
+            self._track = InformedTrack(model, overlap)
+        else:
+            self._track = DeepConvSepTrack(model, model.overlap if overlap is None else overlap)
+        self.takes_side = isinstance(self._track, InformedTrack) and self._track.takes_side
 
-    def __call__(self, waveform: Tensor | np.ndarray, sample_rate: int) -> dict[str, Tensor]:
+    def check_side(self, given: bool) -> None:
+        """Raise `InputError` where a recording lacks side information, or has it to no avail.
+
+        Args:
+            given: whether there is side information.
+        """
+        if isinstance(self._track, InformedTrack):
+            self._track.check_side(given)
+        elif given:
+            raise InputError("side: got side information, takes None: DeepConvSep is told nothing")
+
+    def __call__(
+        self,
+        waveform: Tensor | np.ndarray,
+        sample_rate: int,
+        *,
+        side: Side | None = None,
+        alignment: Alignment | None = None,
+    ) -> dict[str, Tensor]:
         """Separate a mixture.
 
-        A mono model separates every channel by the masks of their mean; a stereo model takes a
-        mono mixture as two equal channels and gives back their mean.
+        A mono model of A separates every channel by the masks of their mean; the stereo model of B
+        takes a mono mixture as two equal channels and gives back their mean. C separates every
+        channel on its own, and its accompaniment is the mixture without the vocals, at the
+        mixture's rate.
 
         Args:
             waveform: (channels, samples), any length, zero included; never changed.
             sample_rate: Hz.
+            side: side information for a model that takes some: of a file, an array (steps,) or
+                (steps, features) that is spread evenly over the mixture, or a `TrueLine`.
+            alignment: collects where a model with attention looks in its side information.
 
         Returns:
             For every source (channels, samples) in float32, as long as the mixture, on the
             waveform's device.
 
         Raises:
-            InputError: for a shape, a number of channels or a rate that cannot be used, and for
-                samples that are not finite.
+            InputError: for a shape, a number of channels or a rate that cannot be used, for
+                samples that are not finite, and for side information that is missing, is for
+                another model or goes on for a second or more behind the mixture.
         """
         mixture = torch.as_tensor(waveform)
         if mixture.ndim != 2:
@@ -85,7 +125,9 @@ class Separator:
             )
         channels, samples = mixture.shape
         blocks = mixture.split(_GPU_BLOCK if mixture.is_cuda else _BLOCK, dim=-1)
-        pieces = self.stream(blocks, sample_rate, channels)
+        pieces = self.stream(
+            blocks, sample_rate, channels, side=side, samples=samples, alignment=alignment
+        )
         out = None
         position = 0
         for piece in pieces if mixture.is_cuda else to_host(pieces):
@@ -101,7 +143,14 @@ class Separator:
         return dict(zip(self.sources, out, strict=True))
 
     def stream(
-        self, blocks: Iterable[Tensor | np.ndarray], sample_rate: int, channels: int
+        self,
+        blocks: Iterable[Tensor | np.ndarray],
+        sample_rate: int,
+        channels: int,
+        *,
+        side: Side | None = None,
+        samples: int | None = None,
+        alignment: Alignment | None = None,
     ) -> Iterator[Tensor]:
         """Separate a mixture that comes, and goes, in pieces; memory does not grow with it.
 
@@ -109,6 +158,10 @@ class Separator:
             blocks: (channels, any number of samples) each, one behind the other.
             sample_rate: Hz.
             channels: channels of the blocks.
+            side: as `__call__`.
+            samples: how many will come; None where it is not known, which side information
+                without times does not take.
+            alignment: as `__call__`; whole behind the last piece.
 
         Yields:
             (sources, channels, some samples) in float32 on the model's device, one behind the
@@ -118,20 +171,36 @@ class Separator:
             InputError: as `__call__`.
         """
         self._check(sample_rate, channels)
-        checked = _finite(blocks, channels)
+        track = self._told(side, None if samples is None else samples / sample_rate, alignment)
+        checked, held = _measured(_finite(blocks, channels), track, sample_rate), Held()
+        whole = self._track.sources == len(self.sources)
+        checked = checked if whole else held.passing(checked)
         if sample_rate == self.sample_rate:
-            yield from self._separate(checked)
+            pieces = self._separate(checked, track)
         else:
-            yield from self._resampled(checked, sample_rate, channels)
+            pieces = self._resampled(checked, track, sample_rate, channels)
+        for piece in pieces:
+            yield piece if whole else held.with_rest(piece)
+
+    def _told(
+        self, side: Side | None, seconds: float | None, alignment: Alignment | None
+    ) -> ContextTrack:
+        """The track, told what is known of one recording."""
+        self.check_side(side is not None)
+        if isinstance(self._track, InformedTrack):
+            return self._track.told(None if side is None else side_line(side), seconds, alignment)
+        if alignment is not None:
+            raise InputError("alignment: got one, takes None: DeepConvSep has no attention")
+        return self._track
 
     def _check(self, sample_rate: int, channels: int) -> None:
         if sample_rate != int(sample_rate) or sample_rate < 1:
             raise InputError(f"sample_rate: got {sample_rate}, takes a positive whole number of Hz")
-        if channels < 1 or channels > 2 == self._channels:
+        if channels < 1 or (channels > 2 and self._stereo):
             raise InputError(f"waveform: got {channels} channels, takes 1 or 2")
 
     def _resampled(
-        self, blocks: Iterable[Tensor], sample_rate: int, channels: int
+        self, blocks: Iterable[Tensor], track: ContextTrack, sample_rate: int, channels: int
     ) -> Iterator[Tensor]:
         """Separate at the model's rate; what comes out is as long as what went in."""
         taken = given = 0
@@ -144,9 +213,9 @@ class Separator:
                 yield torch.from_numpy(resampler.push(block.numpy(force=True)))
             yield torch.from_numpy(resampler.finish())
 
-        shape = (len(self.sources), channels)
+        shape = (track.sources, channels)
         back = StreamResampler(self.sample_rate, sample_rate, shape[0] * shape[1])
-        for piece in self._separate(at_model_rate()):
+        for piece in self._separate(at_model_rate(), track):
             resampled = torch.from_numpy(back.push(piece.flatten(0, 1).numpy(force=True)))
             resampled = resampled[:, : taken - given]
             given += resampled.shape[-1]
@@ -155,26 +224,35 @@ class Separator:
         rest = torch.from_numpy(back.finish())
         yield fit(rest, taken - given).unflatten(0, shape).to(self.device)
 
-    def _separate(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def _separate(self, blocks: Iterable[Tensor], track: ContextTrack) -> Iterator[Tensor]:
         """Separate blocks at the model's rate."""
-        line = Line(self._track)
+        line = Line(track)
         for block in to_device(blocks, self.device):
             line.append(block)
             for span in line.ready():
-                yield self._piece(line, span)
+                yield self._piece(line, track, span)
         for span in line.rest():
-            yield self._piece(line, span)
+            yield self._piece(line, track, span)
 
-    def _piece(self, line: Line, span: Span) -> Tensor:
+    def _piece(self, line: Line, track: ContextTrack, span: Span) -> Tensor:
         """Separate a span of the line: (sources, channels, samples)."""
         samples = line.samples_around(span)
-        mono_for_stereo = len(samples) == 1 and self._channels == 2
+        mono_for_stereo = len(samples) == 1 and self._stereo
         if mono_for_stereo:
             samples = samples.expand(2, -1)
-        piece = self._track.separate(samples, line.origin, span)
+        piece = track.separate(samples, line.origin, span)
         if mono_for_stereo:
             piece = piece.mean(1, keepdim=True)
         return line.crop(piece, span)
+
+
+def _measured(blocks: Iterable[Tensor], track: ContextTrack, sample_rate: int) -> Iterator[Tensor]:
+    """Pass blocks on, and tell the track how long they were."""
+    samples = 0
+    for block in blocks:
+        samples += block.shape[-1]
+        yield block
+    track.ended(samples / sample_rate)
 
 
 def _finite(blocks: Iterable[Tensor | np.ndarray], channels: int) -> Iterator[Tensor]:
