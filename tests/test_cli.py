@@ -18,7 +18,8 @@ from sepfast.data.audio import read
 from sepfast.evaluation.page import Picture, Section, Sound, Table, write_page
 
 RATE = 44100
-COMMANDS = ["demo", "separate", "train", "evaluate", "import", "models", "fuse-report"]
+COMMANDS = ["demo", "separate", "train", "evaluate", "compare", "import", "models", "fuse-report"]
+COMMANDS += ["landmarks"]
 
 
 def run(*arguments, cwd=None, **options) -> subprocess.CompletedProcess:

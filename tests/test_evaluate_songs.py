@@ -11,6 +11,8 @@ import torch
 
 from sepfast import InputError, Separator, create_model, demo, load
 from sepfast.data import SOURCES, find_songs
+from sepfast.data.side_line import TrueLine
+from sepfast.evaluation.informed import from_model
 from sepfast.evaluation.songs import (
     ORACLES,
     evaluate_songs,
@@ -95,6 +97,85 @@ def test_what_cannot_be_scored_is_named(songs, tmp_path):
     soundfile.write(songs / "one" / "bass.wav", np.zeros((100, 2)), RATE)
     with pytest.raises(InputError, match="holds 2 channels of 100 samples at 8000 Hz"):
         open_recording(find_songs(songs)[0][0])
+
+
+RATE_C = 16000
+
+
+@pytest.fixture
+def sung(tmp_path, monkeypatch):
+    """A song of 1.5 s in stereo, its vocals silent in the first second, and one without vocals."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    vocals, rest = 0.1 * np.random.default_rng(0).standard_normal((2, 24_000, 2))
+    vocals[:RATE_C] = 0
+    for name, sources in (("sung", ("vocals", "mixture")), ("other", ("mixture", "bass"))):
+        (tmp_path / "sung" / name).mkdir(parents=True)
+        for source in sources:
+            wave = vocals if source == "vocals" else rest + vocals
+            path = tmp_path / "sung" / name / f"{source}.wav"
+            soundfile.write(path, wave, RATE_C, "FLOAT")
+    return tmp_path / "sung"
+
+
+def test_informed_is_scored_in_mono_on_its_target_and_the_rest(sung, tmp_path):
+    notes, out = [], tmp_path / "out"
+    estimator = from_model(create_model("informed", hidden=2))
+    recording = estimator.open(find_songs(sung, sources=("vocals",))[0][0])
+    mixture, _ = soundfile.read(sung / "sung/mixture.wav", dtype="float32")
+    assert recording.sample_rate == RATE_C
+    np.testing.assert_allclose(recording.mixture, mixture.mean(1)[None], atol=1e-7)
+    np.testing.assert_allclose(sum(recording.stems.values()), recording.mixture, atol=1e-7)
+    assert not recording.stems["vocals"][:, :RATE_C].any()
+
+    report = evaluate_songs(sung, estimator, out, note=notes.append)
+    assert [song.name for song in report.songs] == ["sung"]
+    assert list(report.sources) == ["vocals", "accompaniment"]
+    assert report.songs[0].sources["vocals"].pes.frames == 1
+    assert report.songs[0].sources["accompaniment"].pes.frames == 0
+    assert "has no vocals" in notes[0]
+    assert (out / "alignments/sung.png").stat().st_size > 10_000
+    again = evaluate_songs(sung, estimator, out)  # the same random numbers
+    assert again.songs[0].sources["vocals"].pes == report.songs[0].sources["vocals"].pes
+
+
+def test_informed_is_told_the_truth_or_lines_of_files(sung, tmp_path, monkeypatch):
+    told = []
+
+    def heard(self, waveform, rate, *, side=None, alignment=None):
+        told.append((side, alignment))
+        return dict.fromkeys(self.sources, torch.zeros(waveform.shape))
+
+    monkeypatch.setattr(Separator, "__call__", heard)
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    (lines / "sung.csv").write_text("time,active\n0,0\n1,1\n")
+    song = find_songs(sung, sources=("vocals",))[0][0]
+    for given in ({"side": "M1"}, {"side": "BL2"}, {"attention": False}):
+        estimator = from_model(create_model("informed", hidden=2, **given))
+        estimator(estimator.open(song))
+    assert isinstance(told[0][0], TrueLine)
+    assert [side is None for side, _ in told] == [False, True, True]
+    assert [alignment is None for _, alignment in told] == [False, False, True]
+    estimator = from_model(create_model("informed", hidden=2), side_info=lines)
+    estimator(estimator.open(song))
+    assert told[-1][0].times.tolist() == [0, 1]
+    with pytest.raises(InputError, match=r"lines: holds no other.csv or .npy"):
+        estimator(replace(estimator.open(song), name="other"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("informed", {"side": "BL2", "hidden": 2}, "takes None"),
+        ("informed", {"attention": False, "hidden": 2}, "takes None"),
+        ("deepconvsep-stereo", {}, "takes None"),
+    ],
+)
+def test_lines_for_a_model_that_takes_none(name, options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        from_model(create_model(name, **options), side_info=tmp_path)
+    with pytest.raises(InputError, match="no such folder of side information"):
+        from_model(create_model(name, **options), side_info=tmp_path / "nowhere")
 
 
 def test_demo_leaves_a_model_stems_and_a_page(tmp_path):

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -235,6 +236,12 @@ class TestTable:
         assert found.rows[0][5:] == ("-30.0", "-")
         assert "1 of 2 songs" in found.notes[1]
         assert "4e+11" in found.notes[1]
+
+    def test_counts_the_songs_that_have_silence(self):
+        songs = [made_song(name, vocals=[1.0]) for name in "abc"]
+        silent = replace(songs[0].sources["vocals"], pes=SilenceEnergy(math.nan, 0))
+        songs.append(replace(songs[0], name="d", sources={"vocals": silent}))
+        assert table(Report(songs)).rows[0][5:] == ("-30.0 (3)", "-")
 
     def test_nothing_to_show(self):
         assert list(table(Report()).rows) == []

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import typer
 
+from sepfast.cli.compare import compare
 from sepfast.cli.compile_check import compile_check
 from sepfast.cli.console import errors
 from sepfast.cli.demo import demo
 from sepfast.cli.evaluate import evaluate
 from sepfast.cli.fuse_report import fuse_report
 from sepfast.cli.importing import importing
+from sepfast.cli.landmarks import landmarks
 from sepfast.cli.models import models
 from sepfast.cli.separate import separate
 from sepfast.cli.train import train
@@ -23,6 +25,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "separate": separate,
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
+    "landmarks": landmarks,
     "models": models,
     "fuse-report": fuse_report,
     "compile-check": compile_check,

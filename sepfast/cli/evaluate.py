@@ -45,6 +45,15 @@ def evaluate(
         Oracle | None,
         typer.Option(help="The mixture itself, or masks that only the true stems can give."),
     ] = None,
+    side_info: Annotated[
+        Path | None,
+        typer.Option(
+            "--side-info",
+            metavar="FOLDER",
+            help="SONG.csv or SONG.npy for a model that takes side information. (default: made "
+            "from the true target, as in training)",
+        ),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train or test. (default: all songs)")] = None,
     window: Annotated[float, typer.Option(help="Seconds of a frame.")] = 1.0,
     hop: Annotated[float, typer.Option(help="Seconds from one frame to the next.")] = 1.0,
@@ -53,16 +62,22 @@ def evaluate(
     """Score stems, or a model, against the true ones: SDR, ISR, SIR, SAR, PES and EPS.
 
     Writes scores.json, scores.csv (a row for each song, source and frame), a box plot, and for
-    each song a spectrogram of its targets beside its estimates.
+    each song a spectrogram of its targets beside its estimates; for a model with attention also
+    where it looked in its side information.
+
+    An informed model is scored in mono at its own sample rate, its target and the rest of the
+    mixture: songs need their mixture and the target's stem alone.
 
     [bold]Example[/bold]: sepfast evaluate musdb18 -m model.safetensors -o scores --split test
     """
     if sum(given is not None for given in (estimates, model, oracle)) != 1:
         raise InputError("evaluate: takes one of --estimates, --model and --oracle")
+    if side_info is not None and model is None:
+        raise InputError("--side-info: takes a --model that is told it")
     from sepfast.evaluation import table
     from sepfast.evaluation.songs import evaluate_songs
 
-    estimator = _estimator(estimates, model, oracle, device)
+    estimator = _estimator(estimates, model, oracle, device, side_info)
     with bar("scoring") as progress:
         report = evaluate_songs(
             references,
@@ -84,7 +99,11 @@ def evaluate(
 
 
 def _estimator(
-    estimates: Path | None, model: Path | None, oracle: Oracle | None, device: str | None
+    estimates: Path | None,
+    model: Path | None,
+    oracle: Oracle | None,
+    device: str | None,
+    side_info: Path | None,
 ) -> Estimator:
     from sepfast.evaluation import songs
 
@@ -94,7 +113,7 @@ def _estimator(
         return songs.from_oracle(oracle.value)
     from sepfast.checkpoint import load
     from sepfast.device import pick_device
-    from sepfast.separation import Separator
+    from sepfast.evaluation.informed import from_model
 
     assert model is not None
-    return songs.from_separator(Separator(load(model), device=pick_device(device)))
+    return from_model(load(model), device=pick_device(device), side_info=side_info)

@@ -1,14 +1,8 @@
-"""Figures of scores, spectrograms and training, as PNG files for a paper.
-
-Drawn through matplotlib's objects alone, so that no window opens and no state of pyplot changes.
-Figures are 7 inches wide, the text width of most papers, at 200 dots an inch.
-"""
+"""Figures of scores, spectrograms and training, as PNG files for a paper."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -16,17 +10,14 @@ import numpy as np
 from sepfast.errors import InputError
 from sepfast.evaluation.report import Report
 from sepfast.evaluation.score import METRICS
-from sepfast.files import atomic
+from sepfast.evaluation.style import INK, picture, show_power
+from sepfast.files import PathLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 Over = Literal["frames", "songs"]
-PathLike = str | os.PathLike[str]
-
-_WIDTH, _DPI = 7.0, 200
 
 # Okabe and Ito's palette, which stays apart under every common kind of colour blindness.
 _COLOURS = {
@@ -37,36 +28,15 @@ _COLOURS = {
     "accompaniment": "#56B4E9",
 }
 _MORE_COLOURS = ("#E69F00", "#F0E442", "#332288", "#999999")
-_INK, _FAINT = "#222222", "#DDDDDD"
-
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # it comes with matplotlib
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8,
-    "axes.edgecolor": _INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-}
-
 _MEAN: Any = {
     "marker": "D",
     "markersize": 3.5,
     "markerfacecolor": "white",
-    "markeredgecolor": _INK,
+    "markeredgecolor": INK,
     "markeredgewidth": 0.7,
 }
 
 _UNTRUSTED = ("sir", "sar")
-_DYNAMIC_RANGE = 80.0  # dB
 _SECONDS = 0.046  # of a segment: 2048 samples at 44.1 kHz
 _COLUMNS = 1500
 
@@ -111,7 +81,7 @@ def box_plots(
     if not report.songs:
         raise InputError("report: holds no songs, takes at least one")
     reports = [report] if baseline is None else [report, baseline]
-    with _figure(path, 2.8) as figure:
+    with picture(path, 2.8) as figure:
         axes = figure.subplots(1, len(METRICS))
         for metric, ax in zip(METRICS, axes, strict=True):
             for side, shown in enumerate(reports):
@@ -154,13 +124,13 @@ def spectrograms(
             )
     pairs = [[_power(of[s], sample_rate) for of in (targets, estimates)] for s in targets]
     peak = max(power.max() for pair in pairs for power in pair)
-    with _figure(path, 1.5 * len(pairs) + 0.5) as figure:
+    with picture(path, 1.5 * len(pairs) + 0.5) as figure:
         axes = figure.subplots(len(pairs), 2, sharex=True, sharey=True, squeeze=False)
         samples = max(np.shape(target)[-1] for target in targets.values())
         tints = colours(targets)
         for source, row, pair in zip(targets, axes, pairs, strict=True):
             for ax, power in zip(row, pair, strict=True):
-                image = _show(ax, power, peak, samples / sample_rate, sample_rate / 2000)
+                image = show_power(ax, power, peak, samples / sample_rate, sample_rate / 2000)
             row[0].set_ylabel("frequency (kHz)")
             _tag(row[0], source, tints[source])
         for ax, title in zip(axes[0], ("target", "estimate"), strict=True):
@@ -193,7 +163,7 @@ def loss_curve(
     lengths = {len(epochs), len(train), len(epochs if valid is None else valid)}
     if len(lengths) > 1 or not len(epochs):
         raise InputError(f"loss: got {sorted(lengths)} values, takes one for each of the epochs")
-    with _figure(path, 3.5) as figure:
+    with picture(path, 3.5) as figure:
         ax = figure.subplots()
         marker = "o" if len(epochs) <= 30 else ""
         style: dict[str, Any] = {"linewidth": 1.4, "marker": marker, "markersize": 3}
@@ -208,19 +178,6 @@ def loss_curve(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.grid(axis="y")
         ax.legend()
-
-
-@contextmanager
-def _figure(path: PathLike, height: float) -> Iterator[Figure]:
-    """A figure of `height` inches, written to `path` when the block ends."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
-        yield figure
-        with atomic(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=_DPI)
 
 
 def _values(report: Report, source: str, metric: str, over: Over) -> np.ndarray:
@@ -259,12 +216,12 @@ def _boxes(
             patch_artist=True,
             boxprops={
                 "facecolor": _faces(tints[source])[side],
-                "edgecolor": _INK,
+                "edgecolor": INK,
                 "linewidth": 0.8,
             },
-            medianprops={"color": _INK, "linewidth": 1.4},
-            whiskerprops={"color": _INK, "linewidth": 0.8},
-            capprops={"color": _INK, "linewidth": 0.8},
+            medianprops={"color": INK, "linewidth": 1.4},
+            whiskerprops={"color": INK, "linewidth": 0.8},
+            capprops={"color": INK, "linewidth": 0.8},
             meanprops=_MEAN,
             manage_ticks=False,
         )
@@ -284,10 +241,10 @@ def _box_legend(figure: Figure, names: Sequence[str], over: Over) -> None:
     from matplotlib.patches import Patch
 
     handles: list[Any] = [
-        Patch(facecolor=face, edgecolor=_INK, linewidth=0.8, label=name)
+        Patch(facecolor=face, edgecolor=INK, linewidth=0.8, label=name)
         for name, face in zip(names, _faces("#777777"), strict=False)
     ]
-    median = Line2D([], [], color=_INK, linewidth=1.4, label=f"median over {over}")
+    median = Line2D([], [], color=INK, linewidth=1.4, label=f"median over {over}")
     mean = Line2D([], [], linestyle="", label="mean", **_MEAN)
     figure.legend(handles=[*handles, median, mean], loc="outside lower center", ncols=4)
 
@@ -310,20 +267,6 @@ def _power(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     return (np.abs(np.fft.rfft(segments * np.hanning(n_fft))) ** 2).sum(0).T
 
 
-def _show(ax: Axes, power: np.ndarray, peak: float, seconds: float, khz: float) -> AxesImage:
-    floor = 10 ** (-_DYNAMIC_RANGE / 10)
-    level = 10 * np.log10(np.maximum(power / (peak or 1.0), floor))
-    return ax.imshow(
-        level,
-        origin="lower",
-        aspect="auto",
-        extent=(0, seconds, 0, khz),
-        cmap="magma",
-        vmin=-_DYNAMIC_RANGE,
-        vmax=0,
-    )
-
-
 def _tag(ax: Axes, source: str, tint: str) -> None:
     """The source's name in the panel's corner, on its colour."""
     from matplotlib.colors import to_rgb
@@ -335,7 +278,7 @@ def _tag(ax: Axes, source: str, tint: str) -> None:
         source,
         transform=ax.transAxes,
         verticalalignment="top",
-        color=_INK if bright else "white",
+        color=INK if bright else "white",
         weight="bold",
         bbox={"facecolor": tint, "edgecolor": "none", "boxstyle": "round,pad=0.3"},
     )

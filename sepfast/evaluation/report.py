@@ -146,17 +146,19 @@ class ScoreTable:
 def table(report: Report) -> ScoreTable:
     """A row for each source: the scores in dB, those that cannot be trusted marked with "?"."""
     header = ("source", *(f"{name.upper()} (dB)" for name in (*METRICS, *_SILENCE)))
+    songs_with = {s: sum(s in song.sources for song in report.songs) for s in report.sources}
     rows = [
         (
             source,
             *(_cell(found, m, mark=m in _UNTRUSTED and found.untrusted > 0) for m in METRICS),
-            *(_number(found.songs[m].median) for m in _SILENCE),
+            *(_silence_cell(found.songs[m], songs_with[source]) for m in _SILENCE),
         )
         for source, found in report.summary().items()
     ]
     notes = [
         f"{_songs(len(report.songs))}: median over songs of each song's median frame, in brackets "
-        "mean ± standard deviation over all frames; PES and EPS: median over songs, less is better."
+        "mean ± standard deviation over all frames; PES and EPS: median over songs, less is "
+        "better, in brackets the songs that have such frames, where not all do."
     ]
     return ScoreTable(header, rows, notes + _warnings(report))
 
@@ -183,6 +185,12 @@ def _cell(found: SourceSummary, metric: str, *, mark: bool) -> str:
         return "-"
     text = f"{_number(over_songs.median)} ({_number(frames.mean)} ± {_number(frames.std)})"
     return text + " ?" * mark
+
+
+def _silence_cell(over_songs: Statistics, songs: int) -> str:
+    if not over_songs.count:
+        return "-"
+    return _number(over_songs.median) + f" ({over_songs.count})" * (over_songs.count < songs)
 
 
 def _number(value: float) -> str:

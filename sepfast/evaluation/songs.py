@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sepfast.data.audio import read
-from sepfast.data.songs import Song, Track, find_songs
+from sepfast.data.songs import SOURCES, Song, Track, find_songs
 from sepfast.errors import InputError
 from sepfast.evaluation.plots import box_plots, spectrograms
 from sepfast.evaluation.report import Report
@@ -48,8 +48,31 @@ class Recording:
     sample_rate: int
 
 
-#: Gives the estimated sources of a song, (channels, samples) each.
-Estimator = Callable[[Recording], Mapping[str, np.ndarray]]
+class Estimator:
+    """Gives the estimated sources of a song, (channels, samples) each.
+
+    Args:
+        estimates: does so.
+
+    Attributes:
+        needs: the stems that a song must have.
+    """
+
+    needs: tuple[str, ...] = SOURCES
+
+    def __init__(self, estimates: Callable[[Recording], Mapping[str, np.ndarray]]) -> None:
+        self._estimates = estimates
+
+    def __call__(self, recording: Recording) -> Mapping[str, np.ndarray]:
+        """The estimates of a song's stems."""
+        return self._estimates(recording)
+
+    def open(self, song: Song) -> Recording:
+        """Read a song as it is to be estimated and scored."""
+        return open_recording(song)
+
+    def draw(self, recording: Recording, output: Path) -> None:
+        """Draw what else there is to see of the song that was estimated last."""
 
 
 def from_folder(folder: Path) -> Estimator:
@@ -60,7 +83,7 @@ def from_folder(folder: Path) -> Estimator:
     def estimates(song: Recording) -> dict[str, np.ndarray]:
         return {s: _estimate(folder / song.name, s, song.sample_rate) for s in song.stems}
 
-    return estimates
+    return Estimator(estimates)
 
 
 def from_separator(separator: Separator) -> Estimator:
@@ -70,7 +93,7 @@ def from_separator(separator: Separator) -> Estimator:
         stems = separator(song.mixture, song.sample_rate)
         return {source: stem.cpu().numpy() for source, stem in stems.items()}
 
-    return estimates
+    return Estimator(estimates)
 
 
 def from_oracle(name: str) -> Estimator:
@@ -82,8 +105,8 @@ def from_oracle(name: str) -> Estimator:
     if name not in ORACLES:
         raise InputError(f"oracle: got {name!r}, takes one of {', '.join(ORACLES)}")
     if name == "mixture":
-        return lambda song: dict.fromkeys(song.stems, song.mixture)
-    return partial(_masked, _MASKS[name])
+        return Estimator(lambda song: dict.fromkeys(song.stems, song.mixture))
+    return Estimator(partial(_masked, _MASKS[name]))
 
 
 def evaluate_songs(
@@ -100,7 +123,8 @@ def evaluate_songs(
     """Score songs and write what was found.
 
     Writes `scores.json`, `scores.csv` with `scores.summary.csv`, `scores.png` with box plots, and
-    for each song `spectrograms/SONG.png`. A song that cannot be scored does not stop the others.
+    for each song `spectrograms/SONG.png` and what the estimator draws. A song that cannot be
+    scored does not stop the others.
 
     Args:
         references: songs with their stems, in any layout that `find_songs` knows.
@@ -118,18 +142,19 @@ def evaluate_songs(
     Raises:
         InputError: where no song is found or none can be scored.
     """
-    songs, skipped = find_songs(references, split=split)
+    songs, skipped = find_songs(references, split=split, sources=estimator.needs)
     for reason in skipped:
         note(f"skipped: {reason}")
     report, reasons = Report(), []
     for done, song in enumerate(songs, 1):
         try:
-            recording = open_recording(song)
+            recording = estimator.open(song)
             estimates = estimator(recording)
             rate = recording.sample_rate
             scores = score_song(song.name, recording.stems, estimates, rate, window=window, hop=hop)
             picture = output / "spectrograms" / f"{song.name}.png"
             spectrograms(picture, recording.stems, estimates, rate)
+            estimator.draw(recording, output)
             report.add(scores)
         except InputError as error:
             reasons.append(str(error))
