@@ -35,6 +35,7 @@ def attention(name: str, shape: Workload, gradient: bool = False) -> Case:
         lambda f, x, s: f.bilinear_attention(x["query"], x["memory"], x["weight"]),
         lambda s: work(s, gradient), ("query", "memory", "weight"), gradient=gradient,
         kernels=tuple(f"bilinear_attention_{stage}" for stage in stages), transforms=False,
+        sdpa=True,
     )  # fmt: skip
 
 

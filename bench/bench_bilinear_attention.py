@@ -1,4 +1,5 @@
-"""System C's attention, forward and with its gradients: ours, the reference, the same compiled.
+"""System C's attention, forward and with its gradients: ours, the reference, PyTorch's
+`scaled_dot_product_attention`, the reference compiled.
 
     pytest bench/bench_bilinear_attention.py
 

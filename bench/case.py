@@ -49,6 +49,7 @@ class Case:
         products: whether it takes matrix products, to which the precision demanded matters.
         batched: whether there is a side that takes all at once where the reference loops, in
             Python and too often to be compiled: that side is compiled instead.
+        sdpa: whether there is a side that takes `scaled_dot_product_attention`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Case:
     transforms: bool = True
     products: bool = True
     batched: bool = False
+    sdpa: bool = False
 
     def __str__(self) -> str:
         return self.name

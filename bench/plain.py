@@ -1,9 +1,11 @@
 """Operators as one writes them with PyTorch's own functions, where the reference does otherwise.
 
 Those of the STFT by `torch.stft` and `torch.istft`: cuFFT's side. `overlap_decode` with all
-contexts in one batch, where the reference takes a few after another. Same names, arguments and
-layouts as `sepfast.reference`; windows are made once for a device. The inverse takes framings whose
-`front` is half of n_fft, as all that are measured have.
+contexts in one batch, where the reference takes a few after another. `bilinear_attention` by
+`scaled_dot_product_attention`, which does not return the weights: they are computed once more.
+Same names, arguments and layouts as `sepfast.reference`, as far as they are measured; windows are
+made once for a device. The inverse takes framings whose `front` is half of n_fft, as all that are
+measured have.
 """
 
 from __future__ import annotations
@@ -16,7 +18,24 @@ from torch import Tensor
 
 from sepfast.reference import Framing, Levels, deconv_pair, overlap_add, soft_mask
 
-__all__ = ["istft", "masked_istft", "overlap_decode", "soft_mask", "stft", "stft_magnitude"]
+__all__ = [
+    "bilinear_attention",
+    "istft",
+    "masked_istft",
+    "overlap_decode",
+    "soft_mask",
+    "stft",
+    "stft_magnitude",
+]
+
+
+def bilinear_attention(query: Tensor, memory: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Context (B, N, J) and weights (B, N, M); all of the memory counts."""
+    projected = query @ weight
+    # Fused kernels are for tensors with an axis of heads.
+    queries, keys = projected[:, None], memory[:, None]
+    context = F.scaled_dot_product_attention(queries, keys, keys, scale=1.0)[:, 0]
+    return context, (projected @ memory.mT).softmax(-1)
 
 
 def stft(waveform: Tensor, framing: Framing) -> Tensor:

@@ -28,8 +28,8 @@ class Row:
         operator: the operator, "chain", or what kind of system.
         side: "ours", "eager" (the reference), "compiled" (the same by `torch.compile`), "cufft"
             (`torch.stft` and `torch.istft`), "batched" (all contexts at once; where there is this
-            side, it is what is compiled), "graph" (ours in a CUDA graph) or "published" (the
-            published program's method).
+            side, it is what is compiled), "sdpa" (`scaled_dot_product_attention`), "graph" (ours
+            in a CUDA graph) or "published" (the published program's method).
         precision: what PyTorch's knob said.
         gradient: whether the gradient was timed too.
         shapes: of the inputs, by name.

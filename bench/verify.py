@@ -68,7 +68,7 @@ def side_function(case: Case, side: str) -> Called:
 
     Args:
         case: the case.
-        side: "ours", "eager", "compiled", "cufft" or "batched".
+        side: "ours", "eager", "compiled", "cufft", "batched" or "sdpa".
     """
     package, shape = _package(case, side), case.shape
 
@@ -93,7 +93,8 @@ def compiles(case: Case, device: torch.device) -> bool:
 
 def sides(case: Case, compiled: bool = True) -> list[str]:
     """The sides of a case, "ours" first."""
-    other = ["cufft"] * case.transforms + ["batched"] * case.batched
+    has = {"cufft": case.transforms, "batched": case.batched, "sdpa": case.sdpa}
+    other = [side for side, there in has.items() if there]
     return ["ours", "eager", *other, *(["compiled"] if compiled else [])]
 
 
@@ -101,8 +102,9 @@ def _package(case: Case, side: str) -> Any:
     """Where a side's operators are."""
     if side == "compiled" and case.batched:
         return plain
-    packages: dict[str, Any] = {"ours": ops, "cufft": plain, "batched": plain}
-    return packages.get(side, reference)
+    if side == "ours":
+        return ops
+    return plain if side in ("cufft", "batched", "sdpa") else reference
 
 
 def check(case: Case, side: str, device: torch.device) -> Checked:

@@ -151,6 +151,21 @@ class TestVerification:
             assert done.path == "pytorch"
             assert done.error <= done.bound
 
+    @pytest.mark.parametrize("gradient", ["", "+gradient"])
+    def test_attention_of_pytorch_is_a_side(self, gradient, monkeypatch):
+        case = QUICK[f"fragments/bilinear_attention{gradient}"]
+        assert sides(case, compiled=False) == ["ours", "eager", "sdpa"]
+        calls, real = [], torch.nn.functional.scaled_dot_product_attention
+
+        def counted(*args, **options):
+            calls.append(options)
+            return real(*args, **options)
+
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+        done = check(case, "sdpa", CPU)
+        assert calls == [{"scale": 1.0}]
+        assert done.gradient_error > 0
+
     def test_kernels_are_told(self):
         require_kernels("cpu")
         pytest.importorskip("triton")
@@ -236,6 +251,11 @@ class TestRows:
         ]
         assert losses([replace(ours, p50_ms=1.9), eager]) == []
         assert losses([replace(ours, p20_ms=2.5), eager])[0].endswith(", within its spread")
+
+    def test_losing_to_the_attention_of_pytorch_is_said(self):
+        ours, _, sdpa = rows_of("fragments/bilinear_attention")
+        ours, sdpa = replace(ours, p20_ms=4, p50_ms=4), replace(sdpa, p50_ms=2, p80_ms=3)
+        assert losses([ours, sdpa])[0].endswith("4.000 ms against 2.000 of sdpa, 2.00 times")
 
     def test_report_is_whole_or_not_there(self, tmp_path):
         path = tmp_path / "new" / "report.json"
