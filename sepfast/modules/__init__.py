@@ -1,8 +1,10 @@
 """The layers of `sepfast.reference` and PyTorch, under their names, run by the fused operators."""
 
+from sepfast.modules.amplitude_mask_loss import AmplitudeMaskLoss
 from sepfast.modules.bilinear_attention import BilinearAttention
 from sepfast.modules.convpair import ConvPair, DeconvPair, Sequential
 from sepfast.modules.deepconvsep import DeepConvSep
+from sepfast.modules.lstm import LSTM
 from sepfast.modules.masked_istft import MaskedISTFT
 from sepfast.modules.registry import RULES
 from sepfast.modules.rule import Rule
@@ -13,8 +15,10 @@ from sepfast.modules.stft_magnitude import STFTMagnitude
 
 __all__ = [
     "ISTFT",
+    "LSTM",
     "RULES",
     "STFT",
+    "AmplitudeMaskLoss",
     "BilinearAttention",
     "ConvPair",
     "DeconvPair",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sepfast.modules import (
+    amplitude_mask_loss,
     bilinear_attention,
     convpair,
     deepconvsep,
+    lstm,
     masked_istft,
     soft_mask,
     soft_mask_loss,
@@ -15,9 +17,11 @@ from sepfast.modules import (
 from sepfast.modules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
+    *amplitude_mask_loss.RULES,
     *bilinear_attention.RULES,
     *convpair.RULES,
     *deepconvsep.RULES,
+    *lstm.RULES,
     *masked_istft.RULES,
     *soft_mask.RULES,
     *soft_mask_loss.RULES,

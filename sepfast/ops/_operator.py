@@ -22,6 +22,8 @@ _LIBRARY = library.Library("sepfast", "FRAGMENT")
 
 #: Arguments that are of integers wherever they occur.
 _INTEGERS = ("lengths",)
+#: Arguments that are of float32 where the others are of a half type, or of that.
+_WIDE = ("cell", "of_cell", "cells")
 
 #: What the kernels take; float64 runs in PyTorch.
 KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -146,7 +148,8 @@ def _same_place(name: str, args: tuple[Any, ...], compact: bool) -> None:
         whole = not (other.is_floating_point() or other.is_complex() or other.dtype == torch.bool)
         if argument in _INTEGERS and whole and other.device == first.device:
             continue
-        same_type = other.dtype == first.dtype or (half and other.dtype == torch.float32)
+        wide = half or (argument in _WIDE and first.dtype in KERNEL_TYPES)
+        same_type = other.dtype == first.dtype or (wide and other.dtype == torch.float32)
         same_type = same_type or (other.ndim == 0 and other.is_floating_point())
         if other.device != first.device or not same_type or argument in _INTEGERS:
             kind = "integers" if argument in _INTEGERS else str(first.dtype)
