@@ -118,7 +118,8 @@ class TrainingStep:
                 return step(batch)
 
         if side == "graph":
-            return graphed(step, optimizer, model.minimum.device, _refuse)
+            replayed = graphed(lambda given: step(*given), optimizer, model.minimum.device, _refuse)
+            return lambda batch: replayed((batch,))
         return step if side == "ours" else plainly
 
     def _batch(self, device: torch.device) -> Tensor:

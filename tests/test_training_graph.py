@@ -124,7 +124,7 @@ class Task:
         self.notes: list[str] = []
         self.graphed = GraphedStep(self.step, self.optimizer, CPU, self.notes.append)
 
-    def step(self, batch: torch.Tensor) -> torch.Tensor:
+    def step(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Distance and weight, (2,); the rate is what the launch was given, the rest is read."""
         self.gpu.log.append(f"step on {self.gpu.current.name}")
         self.gradients.append(self.weight.grad is not None)
@@ -133,7 +133,7 @@ class Task:
 
         @torch.no_grad()
         def work():
-            distance = batch.mean() - self.weight
+            distance = torch.cat(batch).mean() - self.weight
             self.weight.add_(distance, alpha=rate)
             result.copy_(torch.stack([distance, self.weight]))
 
@@ -143,9 +143,11 @@ class Task:
         return result
 
 
-def batches(count: int, size: int = 3) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(size)
-    return [torch.rand(size, generator=generator) for _ in range(count)]
+def batches(count: int, *sizes: int) -> list[tuple[torch.Tensor, ...]]:
+    """Batches of tensors, one of each size."""
+    sizes = sizes or (3, 4)
+    generator = torch.Generator().manual_seed(sum(sizes))
+    return [tuple(torch.rand(size, generator=generator) for size in sizes) for _ in range(count)]
 
 
 def phases(gpu: Gpu) -> list[str]:
@@ -210,7 +212,7 @@ def test_a_learning_rate_that_falls_in_the_first_steps_is_captured_once(gpu):
 
 def test_a_batch_of_another_shape_takes_an_ordinary_step(gpu):
     task, given = Task(gpu), batches(7)
-    given[1], given[5] = torch.rand(2), torch.rand(5)
+    given[1], given[5] = *batches(1, 2, 4), *batches(1, 3, 5)  # of one tensor alone
     results = [task.graphed(batch) for batch in given]
     # The second step is no part of the first three: their shape is what is captured.
     before = ["step on side"] * 4
@@ -228,10 +230,11 @@ def test_gradients_are_gone_before_each_capture(gpu):
 
 def test_batches_are_left_as_they_are(gpu):
     task, given = Task(gpu), batches(6)
-    copies = [batch.clone() for batch in given]
+    copies = [[each.clone() for each in batch] for batch in given]
     for batch in given:
         task.graphed(batch)
-    assert all(map(torch.equal, given, copies))
+    for batch, copy in zip(given, copies, strict=True):
+        assert all(map(torch.equal, batch, copy))
 
 
 # What cannot be captured

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from sepfast.training.options import TrainingOptions
 
 _PAPER = "Training, where it is to differ from the paper"
-_TASKS = {"songs": "Opening songs", "statistics": "Measuring levels", "training": "Training"}
+_TASKS = {
+    "songs": "Opening songs",
+    "fragments": "Cutting songs",
+    "statistics": "Measuring levels",
+    "training": "Training",
+}
 
 
 class Optimizer(StrEnum):
@@ -55,7 +60,7 @@ def train(
         Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")
     ],
     model: Annotated[
-        str, typer.Option("-m", "--model", help="deepconvsep or deepconvsep-stereo.")
+        str, typer.Option("-m", "--model", help="deepconvsep, deepconvsep-stereo or informed.")
     ] = "deepconvsep-stereo",
     settings: Annotated[
         list[str] | None,
@@ -96,6 +101,12 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Of the first epoch.", rich_help_panel=_PAPER)
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of each weight is added to its gradient.", rich_help_panel=_PAPER
+        ),
     ] = None,
     milestones: Annotated[
         str | None,
@@ -141,6 +152,13 @@ def train(
             help="How far targets are turned down at the highest bin.", rich_help_panel=_PAPER
         ),
     ] = None,
+    augmentation: Annotated[
+        int | None,
+        typer.Option(
+            help="Versions of each fragment, varied in level and pitch; 0 for it as it is.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = None,
     loss: Annotated[
         Reading | None,
         typer.Option(
@@ -165,6 +183,7 @@ def train(
         batches_per_epoch=batches_per_epoch,
         optimizer=optimizer and optimizer.value,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         milestones=None if milestones is None else _milestones(milestones),
         patience=patience,
         time_limit=time_limit,
@@ -172,6 +191,7 @@ def train(
         silence=silence,
         statistics=statistics,
         target_slope=target_slope,
+        augmentation=augmentation,
         workers=workers,
         cuda_graph=cuda_graph,
     )

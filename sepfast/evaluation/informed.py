@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,10 @@ from sepfast.errors import InputError
 from sepfast.evaluation.alignment import alignment_figure
 from sepfast.evaluation.songs import Estimator, Recording, from_separator
 from sepfast.files import PathLike
-from sepfast.reference import Framing, Informed, stft_magnitude
+from sepfast.reference import Informed, stft_magnitude
 from sepfast.separation import Separator
 from sepfast.separation.alignment import Alignment
+from sepfast.separation.informed import track_framing
 
 _SUFFIXES = (".csv", ".npy")
 
@@ -139,13 +139,8 @@ class InformedEstimator(Estimator):
     def _magnitudes(self, recording: Recording) -> np.ndarray:
         """The true target's, (frames, F), in the frames of a whole track."""
         waveform = torch.from_numpy(recording.stems[self._target][0])
-        magnitudes: np.ndarray = stft_magnitude(waveform, _whole(self._model.framing)).numpy()
+        magnitudes: np.ndarray = stft_magnitude(waveform, track_framing(self._model.framing)).numpy()
         return magnitudes
-
-
-def _whole(framing: Framing) -> Framing:
-    """A framing with zeros around the track, as it is separated."""
-    return replace(framing, front=max(0, framing.span - framing.hop), rule="pad-end")
 
 
 def _in_cells(magnitudes: np.ndarray, cells: int, size: int) -> np.ndarray:

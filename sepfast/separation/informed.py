@@ -31,7 +31,7 @@ from sepfast import ops
 from sepfast.data.side_line import Fragments, Line, Ones, Steps
 from sepfast.errors import InputError
 from sepfast.fusion import fuse
-from sepfast.reference import Informed, magnitude, overlap_add
+from sepfast.reference import Framing, Informed, magnitude, overlap_add
 from sepfast.separation.alignment import Alignment
 from sepfast.separation.contexts import ContextTrack, Part, Span
 
@@ -57,8 +57,7 @@ class InformedTrack(ContextTrack):
 
     def __init__(self, model: Informed, overlap: int | None = None) -> None:
         on_gpu = model.output.weight.is_cuda
-        framing = model.framing
-        framing = replace(framing, front=max(0, framing.span - framing.hop), rule="pad-end")
+        framing = track_framing(model.framing)
         framing.check_invertible()
         overlap = model.context // 2 if overlap is None else overlap
         frames = _GPU_FRAMES if on_gpu else _CPU_FRAMES
@@ -165,6 +164,11 @@ class InformedTrack(ContextTrack):
         pairs = [self.model(*both) for both in zip(batches, told, strict=True)]
         estimates, weights = ([pair[i] for pair in pairs] for i in (0, 1))
         return torch.cat(estimates) * factor, torch.cat(weights)
+
+
+def track_framing(framing: Framing) -> Framing:
+    """The framing of fragments with zeros in front of a track and behind it."""
+    return replace(framing, front=max(0, framing.span - framing.hop), rule="pad-end")
 
 
 def _with_phase(levels: Tensor, spectrum: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,10 +45,16 @@ class RunFolder:
         path: the folder, made with the first file.
         identity: what makes the run this one and no other, by the words for a person; values
             in plain types. A run is not resumed with another.
+        unsaid: what an identity that leaves a name out means by it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> None:
-        self.identity = identity
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: dict[str, Any],
+        unsaid: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.identity, self.unsaid = identity, unsaid
         self.last, self.best, self.log = (Path(path) / name for name in _FILES)
 
     def save(self, model: Model, optimizer: torch.optim.Optimizer, history: History) -> None:
@@ -111,8 +119,10 @@ class RunFolder:
         return state
 
     def _check_identity(self, earlier: dict[str, Any]) -> None:
-        for name, now in self.identity.items():
-            before = earlier.get(name)
+        for name in {**earlier, **self.identity}:
+            before, now = (
+                said.get(name, self.unsaid.get(name)) for said in (earlier, self.identity)
+            )
             if before != now:
                 there, here = _difference(before, now)
                 raise InputError(

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, cuda
 
-Step = Callable[[Tensor], Tensor]
+Step = Callable[[tuple[Tensor, ...]], Tensor]
 
 #: Ordinary steps before the first capture: they compile kernels, fill tables and plans, and make
 #: the optimizer's state.
@@ -65,8 +65,8 @@ def graph_obstacle(optimizer: torch.optim.Optimizer, device: torch.device) -> st
 class GraphedStep:
     """A training step: ordinary at first, then captured, then replayed.
 
-    A batch of another shape than the first one's takes an ordinary step: training makes all its
-    batches alike, and a graph for each shape would hold the activations of each.
+    A batch of other shapes than the first one's takes an ordinary step: training makes nearly
+    all its batches alike, and a graph for each shape would hold the activations of each.
 
     Args:
         step: takes a batch on the host or the device and gives a tensor on the device; zeroes the
@@ -87,26 +87,27 @@ class GraphedStep:
         self.stream = cuda.Stream(device)
         self.ordinary = _WARM_UP
         self.off = False
-        self.batch: Tensor | None = None
+        self.batch: tuple[Tensor, ...] | None = None
         self.rates: list[float] = []
         _make_capturable(optimizer)
 
-    def __call__(self, waveforms: Tensor) -> Tensor:
+    def __call__(self, batch: tuple[Tensor, ...]) -> Tensor:
         """Take a step.
 
         Args:
-            waveforms: the batch, best in pinned memory.
+            batch: best in pinned memory.
 
         Returns:
             What `step` returns, in memory of its own.
         """
         with cuda.device(self.device):
             if self.batch is None:
-                self.batch = torch.empty_like(waveforms, device=self.device)
-            if self.off or waveforms.shape != self.batch.shape:
-                return self._run(waveforms)
+                self.batch = tuple(torch.empty_like(each, device=self.device) for each in batch)
+            if self.off or _shapes(batch) != _shapes(self.batch):
+                return self._run(batch)
             # Outside of the graph, which would read the host's memory of the first batch for ever.
-            self.batch.copy_(waveforms, non_blocking=True)
+            for held, given in zip(self.batch, batch, strict=True):
+                held.copy_(given, non_blocking=True)
             if self.ordinary:
                 return self._warm_up(self.batch)
             rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -116,7 +117,7 @@ class GraphedStep:
             self.graph.replay()
             return self.result.clone()
 
-    def _run(self, batch: Tensor) -> Tensor:
+    def _run(self, batch: tuple[Tensor, ...]) -> Tensor:
         """An ordinary step, on the stream that captures: what a stream keeps is there by then."""
         current = cuda.current_stream(self.device)
         self.stream.wait_stream(current)
@@ -125,7 +126,7 @@ class GraphedStep:
         current.wait_stream(self.stream)
         return result
 
-    def _warm_up(self, batch: Tensor) -> Tensor:
+    def _warm_up(self, batch: tuple[Tensor, ...]) -> Tensor:
         """An ordinary step; the last of them tells whether a capture is possible."""
         self.ordinary -= 1
         if self.ordinary:
@@ -137,7 +138,7 @@ class GraphedStep:
             self.note(_without(f"the step waits for the GPU in {', '.join(places)}"))
         return result
 
-    def _capture(self, batch: Tensor) -> None:
+    def _capture(self, batch: tuple[Tensor, ...]) -> None:
         """Record a step, which does not execute it."""
         # The backward is to make its gradients in the memory of the graph.
         self.optimizer.zero_grad()
@@ -146,6 +147,10 @@ class GraphedStep:
         # pinning memory.
         with cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
             self.result = self.step(batch)
+
+
+def _shapes(batch: tuple[Tensor, ...]) -> list[torch.Size]:
+    return [each.shape for each in batch]
 
 
 def _without(reason: str) -> str:

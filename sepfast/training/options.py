@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,6 +20,10 @@ Optimizer = Literal["adadelta", "adam"]
 #: What may differ when a run is resumed: how long and how fast, not what an epoch computes.
 _RESUMABLE = ("epochs", "patience", "time_limit", "workers", "cuda_graph")
 
+#: Options that earlier versions did not have, and what those did. A run says nothing of them where
+#: it does the same, so that theirs can be resumed.
+UNSAID: Mapping[str, Any] = MappingProxyType({"weight_decay": 0.0, "augmentation": 0})
+
 #: Option -> (least, most) that it takes; those whose least is an int are whole numbers.
 _RANGES = {
     "batch_size": (1, math.inf),
@@ -26,10 +31,12 @@ _RANGES = {
     "epochs": (1, math.inf),
     "learning_rate": (0.0, math.inf),
     "rho": (0.0, 1.0),
+    "weight_decay": (0.0, math.inf),
     "patience": (0, math.inf),
     "seed": (0, math.inf),
     "silence": (0.0, math.inf),
     "target_slope": (0.0, 1.0),
+    "augmentation": (0, math.inf),
     "validation_batches": (1, math.inf),
     "time_limit": (0.0, math.inf),
     "workers": (0, math.inf),
@@ -40,13 +47,18 @@ _RANGES = {
 class TrainingOptions:
     """The choices of a training run.
 
+    `silence`, `statistics`, `target_slope`, `validation_batches` and `loss` are for DeepConvSep
+    alone, `augmentation` for Informed.
+
     Attributes:
         batch_size: examples a step.
-        batches_per_epoch: steps an epoch; 0 for as many as the songs fill, end to end.
+        batches_per_epoch: steps an epoch; 0 for as many as the songs fill, end to end. Where an
+            epoch goes through fragments, never more than there are.
         epochs: epochs at most.
         optimizer: "adadelta" or "adam".
         learning_rate: of the first epoch.
         rho: memory of Adadelta's averages.
+        weight_decay: how much of each weight the optimizer adds to its gradient.
         milestones: epochs, counted from 1, after which the learning rate falls to a tenth.
         patience: stop after so many epochs without a better loss; 0 for never.
         seed: of examples and dropout.
@@ -54,6 +66,8 @@ class TrainingOptions:
         statistics: whether magnitudes are scaled by the extrema of the training set.
         target_slope: how far the targets are turned down at half the sample rate, in a line
             along the bins; 0 for not at all.
+        augmentation: versions of each fragment, varied in level and pitch; 0 for fragments as
+            they are.
         validation_batches: batches of fixed excerpts that the validation loss is the mean of.
         time_limit: seconds after which training ends, in mid-epoch; 0 for never.
         workers: processes that read examples beside the one that trains.
@@ -71,12 +85,14 @@ class TrainingOptions:
     optimizer: Optimizer = "adadelta"
     learning_rate: float = 1.0
     rho: float = 0.95
+    weight_decay: float = 0.0
     milestones: tuple[int, ...] = ()
     patience: int = 0
     seed: int = 0
     silence: float = 0.0
     statistics: bool = False
     target_slope: float = 0.0
+    augmentation: int = 0
     validation_batches: int = 20
     time_limit: float = 0.0
     workers: int = 0
@@ -99,13 +115,21 @@ class TrainingOptions:
 
     def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """A fresh optimizer."""
+        rate, decay = self.learning_rate, self.weight_decay
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, self.learning_rate)
-        return torch.optim.Adadelta(parameters, self.learning_rate, self.rho)
+            return torch.optim.Adam(parameters, rate, weight_decay=decay)
+        return torch.optim.Adadelta(parameters, rate, self.rho, weight_decay=decay)
 
     def resumable(self) -> dict[str, Any]:
-        """The options that must be the same when a run is resumed, in plain types."""
-        return {name: value for name, value in asdict(self).items() if name not in _RESUMABLE}
+        """The options that must be the same when a run is resumed, in plain types.
+
+        One of `UNSAID` is left out where it has the value there.
+        """
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in _RESUMABLE and not (name in UNSAID and value == UNSAID[name])
+        }
 
 
 def defaults_for(model_name: str) -> TrainingOptions:
@@ -136,4 +160,15 @@ def _check(name: str, value: float, least: float, most: float) -> None:
 _PAPERS = {
     "deepconvsep": TrainingOptions(batch_size=30, batches_per_epoch=0, epochs=30),
     "deepconvsep-stereo": TrainingOptions(silence=0.02, statistics=True, target_slope=0.5),
+    # Early stopping ends it; the ceiling is the project's.
+    "informed": TrainingOptions(
+        batch_size=128,
+        batches_per_epoch=0,
+        epochs=2000,
+        optimizer="adam",
+        learning_rate=1e-4,
+        weight_decay=1e-3,
+        patience=100,
+        augmentation=4,
+    ),
 }

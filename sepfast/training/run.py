@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sepfast.data.examples import statistics
 from sepfast.data.song_audio import SongAudio
 from sepfast.data.songs import Song, find_songs
 from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.models import create_model
-from sepfast.reference import DeepConvSep
+from sepfast.reference import Model
+from sepfast.training.course import Audio
+from sepfast.training.courses import course_for
 from sepfast.training.folder import check_unused
 from sepfast.training.history import History, Report, Silent
 from sepfast.training.options import TrainingOptions, defaults_for
@@ -44,12 +45,12 @@ def train_folder(
     Args:
         data: songs in any layout that `find_songs` knows.
         run_dir: where the run is kept.
-        model_name: "deepconvsep" or "deepconvsep-stereo".
+        model_name: "deepconvsep", "deepconvsep-stereo" or "informed".
         options: the choices of training; None for the paper's.
         model_options: what `create_model` is to be given.
         validation: the fraction of songs that is kept for validation, at least one of five or
             more and none of fewer; or a folder of songs of its own.
-        cache_dir: where compressed songs are decoded to; None for the user's cache.
+        cache_dir: where decoded songs and varied fragments are kept; None for the user's cache.
         device: where to train; None for the GPU where there is one.
         resume: go on with the run in `run_dir`.
         report: is told how far it is and what was skipped.
@@ -66,36 +67,43 @@ def train_folder(
     if not resume:
         check_unused(run_dir)
     model = _fresh(model_name, model_options or {}, options.seed)
-    songs, held_out = _split(data, validation, model, options.seed, report)
-    training = _opened(songs, model, cache_dir, report)
-    validating = _opened(held_out, model, cache_dir, report) if held_out else []
-    if options.statistics and not resume:
+    course = course_for(model, options)
+    audio = course.audio(model)
+    songs, held_out = _split(data, validation, audio, options.seed, report)
+    training = _opened(songs, audio, cache_dir, report)
+    validating = _opened(held_out, audio, cache_dir, report) if held_out else []
+    if not resume:
         progress = partial(report.progress, "statistics")
-        found = statistics(training, model.framing, progress, pick_device(device))
-        model.set_statistics(*found)
+        course.prepare(model, training, options, progress, pick_device(device))
     return train(
-        model, training, validating, options, run_dir, device=device, resume=resume, report=report
+        model,
+        training,
+        validating,
+        options,
+        run_dir,
+        cache_dir=cache_dir,
+        device=device,
+        resume=resume,
+        report=report,
     )
 
 
-def _fresh(name: str, options: Mapping[str, Any], seed: int) -> DeepConvSep:
+def _fresh(name: str, options: Mapping[str, Any], seed: int) -> Model:
     """A model whose weights follow from the seed."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        model = create_model(name, **options)
-    assert isinstance(model, DeepConvSep)  # no other has defaults
-    return model
+        return create_model(name, **options)
 
 
 def _split(
-    data: PathLike, validation: float | PathLike, model: DeepConvSep, seed: int, report: Report
+    data: PathLike, validation: float | PathLike, audio: Audio, seed: int, report: Report
 ) -> tuple[list[Song], list[Song]]:
     """The songs to train on, and those to validate on."""
-    songs = [song for song in _found(data, model, report) if song.split in (None, "train")]
+    songs = [song for song in _found(data, audio, report) if song.split in (None, "train")]
     if not songs:
         raise InputError(f"{data}: holds test songs alone, training takes others")
     if not isinstance(validation, (int, float)):
-        return songs, _found(validation, model, report)
+        return songs, _found(validation, audio, report)
     if not 0 <= validation < 1:
         raise InputError(f"validation: got {validation}, takes a fraction below 1, or a folder")
     if validation and len(songs) < _LEAST_TO_VALIDATE:
@@ -113,26 +121,26 @@ def _split(
     )
 
 
-def _found(folder: PathLike, model: DeepConvSep, report: Report) -> list[Song]:
-    songs, skipped = find_songs(folder, sources=model.sources)
+def _found(folder: PathLike, audio: Audio, report: Report) -> list[Song]:
+    songs, skipped = find_songs(folder, sources=audio.sources)
     for reason in skipped:
         report.note(f"skipped: {reason}")
     return songs
 
 
 def _opened(
-    songs: Sequence[Song], model: DeepConvSep, cache_dir: PathLike | None, report: Report
+    songs: Sequence[Song], audio: Audio, cache_dir: PathLike | None, report: Report
 ) -> list[SongAudio]:
-    """The songs that can be decoded, as the model wants them."""
+    """The songs that can be decoded, as the course wants them."""
     opened, reasons = [], []
     for done, song in enumerate(songs, 1):
         try:
             opened.append(
                 SongAudio(
                     song,
-                    sample_rate=model.sample_rate,
-                    channels=model.channels,
-                    sources=model.sources,
+                    sample_rate=audio.sample_rate,
+                    channels=audio.channels,
+                    sources=audio.sources,
                     cache_dir=cache_dir,
                 )
             )

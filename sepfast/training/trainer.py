@@ -1,5 +1,6 @@
-"""Training of the models that see contexts of magnitudes: the loop, on a CPU or a GPU.
+"""Training: the loop, on a CPU or a GPU.
 
+What a model is shown and what its loss is are its course's affair (`sepfast.training.course`).
 What an epoch computes follows from the options, the songs, the state behind the epoch before and
 nothing else: examples and dropout are seeded by (seed, epoch). A run that is resumed is the run
 that was not interrupted, bit for bit on a CPU.
@@ -12,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,23 +21,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sepfast.data.examples import (
-    Examples,
-    Excerpts,
-    Recording,
-    SilenceFilter,
-    batch_features,
-    excerpt_framing,
-    validation_batches,
-)
+from sepfast.data.examples import Recording
 from sepfast.device import pick_device
 from sepfast.errors import InputError
+from sepfast.files import PathLike
 from sepfast.fusion import fuse
-from sepfast.reference import DeepConvSep
+from sepfast.reference import Model
+from sepfast.training.course import Batch, Course, Material
+from sepfast.training.courses import course_for
 from sepfast.training.folder import RunFolder, check_unused
 from sepfast.training.graph import Step, graphed
 from sepfast.training.history import Ended, Epoch, History, Report, Silent
-from sepfast.training.options import TrainingOptions
+from sepfast.training.options import UNSAID, TrainingOptions
 
 
 def train(
@@ -45,6 +42,7 @@ def train(
     options: TrainingOptions,
     run_dir: str | os.PathLike[str],
     *,
+    cache_dir: PathLike | None = None,
     device: str | None = None,
     resume: bool = False,
     report: Report | None = None,
@@ -52,12 +50,13 @@ def train(
     """Train a model, or go on with it.
 
     Args:
-        model: a DeepConvSep that `create_model` made, its statistics set; trained in place, and
-            on a GPU with fused layers, which it keeps.
+        model: a DeepConvSep, its statistics set, or an Informed that `create_model` made; trained
+            in place, and on a GPU with fused layers, which it keeps.
         songs: what it learns from.
         validation: what tells the best epoch; without any, the training loss does.
         options: the choices.
         run_dir: where the run is kept, see `sepfast.training.folder`.
+        cache_dir: where what is made of songs is kept; None for the user's cache.
         device: where to train; None for the GPU where there is one.
         resume: go on from the last whole epoch of the run in `run_dir`.
         report: is told how far it is.
@@ -67,20 +66,25 @@ def train(
         best one is in `best.safetensors`.
 
     Raises:
-        InputError: for a model, a device or songs that cannot be used, a folder that has a run
-            already, a run that cannot be resumed, or a loss that is not finite any more.
+        InputError: for a model, an option, a device or songs that cannot be used, a folder that
+            has a run already, a run that cannot be resumed, or a loss that is not finite any more.
     """
-    model = _trainable(model).to(pick_device(device))
-    if model.minimum.is_cuda:
+    course_of = course_for(model, options)
+    assert isinstance(model, Model)  # no other has a course
+    model = model.to(pick_device(device))
+    if _device(model).type == "cuda":
         fuse(model)
     optimizer = options.optimizer_of(model.parameters())
-    folder = RunFolder(run_dir, _identity(model, songs, validation, options))
+    folder = RunFolder(run_dir, _identity(model, songs, validation, options), UNSAID)
     if resume:
         history = folder.restore(model, optimizer)
     else:
         check_unused(run_dir)
         history = History()
-    loop = _Loop(model, optimizer, songs, validation, options, report or Silent())
+    report = report or Silent()
+    cache = None if cache_dir is None else Path(cache_dir)
+    course = course_of(model, Material(songs, validation, options, cache, report))
+    loop = _Loop(model, optimizer, course, options, report)
     if not resume:
         folder.save(model, optimizer, history)
     with torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []):
@@ -94,25 +98,14 @@ class _Loop:
 
     def __init__(
         self,
-        model: DeepConvSep,
+        model: Model,
         optimizer: torch.optim.Optimizer,
-        songs: Sequence[Recording],
-        validation: Sequence[Recording],
+        course: Course,
         options: TrainingOptions,
         report: Report,
     ) -> None:
         self.model, self.optimizer, self.options, self.report = model, optimizer, options, report
-        self.device: torch.device = model.minimum.device
-        samples = excerpt_framing(model.framing).covered(model.context)
-        keep = SilenceFilter.of(model, options.silence) if options.silence else None
-        excerpts = Excerpts(songs, samples)
-        self.examples = Examples(excerpts, options.batch_size, options.seed, keep)
-        self.steps = options.batches_per_epoch or excerpts.batches(options.batch_size)
-        self.validation: list[Tensor] = []
-        if validation:
-            fixed = Excerpts(validation, samples)
-            batches = validation_batches(fixed, options.batch_size, options.validation_batches)
-            self.validation = [waveforms.to(self.device) for waveforms in batches]
+        self.course, self.device = course, _device(model)
         self.deadline = time.monotonic() + (options.time_limit or math.inf)
 
     def run(self, history: History, folder: RunFolder) -> None:
@@ -136,18 +129,18 @@ class _Loop:
             return "patience"
         return "time limit" if done and time.monotonic() >= self.deadline else ""
 
-    def _batches(self, first: int) -> Iterator[Tensor]:
-        """The waveforms of all steps from an epoch on, (B, 1 + N, C, samples)."""
+    def _batches(self, first: int) -> Iterator[Batch]:
+        """The batches of all steps from an epoch on."""
         loader = DataLoader(
-            self.examples,
+            self.course.examples,
             batch_size=None,
-            sampler=product(range(first, self.options.epochs + 1), range(self.steps)),
+            sampler=product(range(first, self.options.epochs + 1), range(self.course.steps)),
             num_workers=self.options.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from the one that dropout uses
         )
         try:
-            yield from loader
+            yield from map(tuple, loader)  # a loader makes lists of tuples
         except InputError as error:
             # A worker's error comes with a traceback in words, which a person should not see,
             # and one of frames, which would keep the workers alive.
@@ -161,17 +154,17 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         training = self._train(number, updates)
-        validation = self._validate(number) if self.validation else None
+        validation = self._validate(number) if self.course.validation else None
         return Epoch(number, training, validation, rate, time.monotonic() - began)
 
     def _train(self, number: int, updates: Iterator[Tensor]) -> float:
         """The steps of an epoch, up to the time limit; their mean loss."""
         self.model.train()
-        results = []
-        for done, result in enumerate(islice(updates, self.steps), 1):
+        results, per_epoch = [], self.course.steps
+        for done, result in enumerate(islice(updates, per_epoch), 1):
             results.append(result)
             self.report.progress(
-                "training", (number - 1) * self.steps + done, self.options.epochs * self.steps
+                "training", (number - 1) * per_epoch + done, self.options.epochs * per_epoch
             )
             if time.monotonic() >= self.deadline:
                 break
@@ -179,10 +172,10 @@ class _Loop:
         self._check_finite(number, steps)
         return float(steps[:, 0].double().mean())
 
-    def _step(self, waveforms: Tensor) -> Tensor:
+    def _step(self, batch: Batch) -> Tensor:
         """One update: its loss and the norm of all weights behind it, left on the device, (2,)."""
         self.optimizer.zero_grad()
-        loss = self._loss(waveforms)
+        loss = self.course.loss(batch)
         loss.backward()
         self.optimizer.step()
         norm = nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()])
@@ -190,18 +183,15 @@ class _Loop:
 
     @torch.no_grad()
     def _validate(self, number: int) -> float:
+        """The mean loss of all validation examples: a smaller batch counts for less."""
         self.model.eval()
-        losses = torch.stack([self._loss(waveforms) for waveforms in self.validation]).cpu()
+        batches = self.course.validation
+        losses = torch.stack([self.course.loss(batch) for batch in batches]).cpu()
         if not bool(losses.isfinite().all()):
             raise InputError(f"training: the validation loss is not finite in epoch {number}")
-        return float(losses.double().mean())
-
-    def _loss(self, waveforms: Tensor) -> Tensor:
-        waveforms = waveforms.to(self.device, non_blocking=True)
-        mixture, targets = batch_features(
-            self.model, waveforms, target_slope=self.options.target_slope
-        )
-        return self.model.loss(mixture, targets, self.options.loss)
+        # In parts of the first, so that equal batches are counted and not weighed.
+        parts = torch.tensor([len(batch[0]) / len(batches[0][0]) for batch in batches])
+        return float((losses.double() * parts).sum() / parts.sum())
 
     def _check_finite(self, number: int, steps: Tensor) -> None:
         """Raise where a loss or the weights behind it, (steps, 2), are not finite."""
@@ -210,21 +200,17 @@ class _Loop:
             item = int(broken.nonzero()[0])
             raise InputError(
                 f"training: loss or weights are not finite in step {item + 1} of epoch {number}, "
-                f"on {', '.join(self.examples.names(number, item))}; last.pt has the epoch "
+                f"on {', '.join(self.course.names(number, item))}; last.pt has the epoch "
                 "before, and a lower learning rate may help"
             )
 
 
-def _trainable(model: nn.Module) -> DeepConvSep:
-    if not isinstance(model, DeepConvSep):
-        raise InputError(f"model: got a {type(model).__name__}, training takes a DeepConvSep")
-    if not model.model_name:
-        raise InputError("model: got one without a name, takes one that create_model made")
-    return model
+def _device(model: Model) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _identity(
-    model: DeepConvSep,
+    model: Model,
     songs: Sequence[Recording],
     validation: Sequence[Recording],
     options: TrainingOptions,

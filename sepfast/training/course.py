@@ -1,0 +1,121 @@
+"""What a model learns from: the part of a training run that differs from system to system.
+
+The trainer knows steps, batches and losses, and nothing of what is in them. A batch is a tuple of
+tensors, the examples along their first axis. A system has a `Course` in a file of its own and a
+line in `sepfast.training.courses`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sepfast.data.examples import Recording
+from sepfast.reference import Model
+from sepfast.training.history import Report
+from sepfast.training.options import TrainingOptions
+
+Batch = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Audio:
+    """How a course takes its songs.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: 1 or 2.
+        sources: the stems beside the mixture, in order.
+    """
+
+    sample_rate: int
+    channels: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a course is made of.
+
+    Attributes:
+        songs: to learn from, at least one.
+        validation: to tell the best epoch by; empty for none.
+        options: the choices of the run.
+        cache_dir: where what is made of songs is kept; None for the user's cache.
+        report: is told how far the making is.
+    """
+
+    songs: Sequence[Recording]
+    validation: Sequence[Recording]
+    options: TrainingOptions
+    cache_dir: Path | None
+    report: Report
+
+
+class Course(ABC):
+    """What a model goes through in an epoch, and what it is judged by.
+
+    A batch follows from its key (epoch, item), the options and the songs alone, so that a run can
+    be resumed. It is made by worker processes, which are sent `examples`; the loss is made where
+    the model is.
+
+    Args:
+        model: of the class that the course is for, on the device where it stays.
+        material: the songs and the choices.
+
+    Attributes:
+        uses: the options that this course looks at and not all do.
+        steps: of an epoch.
+        examples: batches on the host by their keys (epoch from 1, item from 0).
+        validation: fixed batches, the same in every epoch.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset()
+
+    steps: int
+    examples: Dataset[Batch]
+    validation: Sequence[Batch]
+
+    @abstractmethod
+    def __init__(self, model: Any, material: Material) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def audio(cls, model: Any) -> Audio:
+        """How the songs for a model are opened."""
+
+    @classmethod
+    def prepare(
+        cls,
+        model: Any,
+        songs: Sequence[Recording],
+        options: TrainingOptions,
+        progress: Callable[[int, int], None],
+        device: torch.device,
+    ) -> None:
+        """Set what a fresh model has to know of the songs; most have to know nothing."""
+        del model, songs, options, progress, device
+
+    @abstractmethod
+    def names(self, epoch: int, item: int) -> list[str]:
+        """The songs that are in a batch, each once."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch on the host or the device, a scalar on the device.
+
+        Nothing in it waits for the device.
+        """
+
+
+def on_device(batch: Sequence[Tensor], model: Model) -> Batch:
+    """A batch where a model is; from pinned memory, nothing waits for the copy."""
+    device = next(model.parameters()).device
+    return tuple(tensor.to(device, non_blocking=True) for tensor in batch)
