@@ -34,7 +34,9 @@ def _suite(size: Size) -> Iterator[Case]:
     yield _masked("training/masked_istft+gradient", training, gradient=True)
     yield _masked("song/masked_istft-levels", song, levels=True)
     yield _magnitude("style-transfer/stft_magnitude", style)
-    yield _magnitude("landmarks/stft_magnitude-scaled", shaped("landmarks", size), scaled=True)
+    landmarks = shaped("landmarks", size)
+    yield _magnitude("landmarks/stft_magnitude-scaled", landmarks, scaled=True)
+    yield _amplitudes("landmarks/amplitude_mask_loss+gradient", landmarks)
     fragments = shaped("fragments", size)
     yield attention("fragments/bilinear_attention", fragments)
     yield attention("fragments/bilinear_attention+gradient", fragments, gradient=True)
@@ -88,6 +90,12 @@ def _loss_inputs(shape: Workload, device: torch.device) -> Tensors:
     estimates = _estimates(shape, device)
     targets = torch.rand_like(estimates["estimates"])
     return {**estimates, "mixture": targets.sum(1), "targets": targets}
+
+
+def _amplitude_inputs(shape: Workload, device: torch.device) -> Tensors:
+    axes = (shape.rows, shape.frames, shape.framing.bins)
+    levels = {name: torch.rand(axes, device=device) for name in ("mixture", "target")}
+    return {"scores": torch.randn(axes, device=device), **levels}
 
 
 def _chain_inputs(shape: Workload, device: torch.device) -> Tensors:
@@ -203,6 +211,16 @@ def _loss(name: str, shape: Workload, gradient: bool = True) -> Case:
         lambda s: count(s.sources, _inner(s)),
         ("estimates",), gradient=gradient, transforms=False, products=False,
         kernels=("soft_mask_loss_forward", "soft_mask_loss_backward")[: 1 + gradient],
+    )  # fmt: skip
+
+
+def _amplitudes(name: str, shape: Workload) -> Case:
+    return Case(
+        name, "amplitude_mask_loss", shape, _amplitude_inputs,
+        lambda f, x, s: f.amplitude_mask_loss(x["scores"], x["mixture"], x["target"]),
+        lambda s: work.amplitude_mask_loss_gradient(_inner(s)),
+        ("scores",), gradient=True, transforms=False, products=False,
+        kernels=("amplitude_mask_loss_forward", "amplitude_mask_loss_backward"),
     )  # fmt: skip
 
 

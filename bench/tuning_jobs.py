@@ -83,6 +83,7 @@ def jobs(
         for stage in ("forward", "backward")
         for precision in precisions
     ]
+    wanted += [(f"amplitude_mask_loss_{stage}", {}) for stage in ("forward", "backward")]
     wanted += [each for p in precisions for each in attention.keys(p)]
     wanted += [each for p in precisions for each in network_jobs.other_keys(p)]
     return [_job(f"sepfast_{kernel}", key, devices) for kernel, key in wanted]
@@ -111,6 +112,8 @@ def prepare(
         return attention.prepare(job.stage, job.key, frames, device)
     if "precision" in job.key and "n_fft" not in job.key:
         return network_jobs.prepare(job.stage, job.key, frames, device)
+    if job.stage.startswith("amplitude_mask_loss"):
+        return _amplitudes(job, frames, device)
     if "sources" in job.key:
         return _elementwise(job, frames, device)
     n = int(job.key["n_fft"])
@@ -156,6 +159,22 @@ def _levels(job: Job, sources: int, bins: int, device: torch.device) -> Tensors:
     if job.key["levels"] == "gain":
         return {"gain": gain}
     return {"gain": gain, "base": base, "floor": torch.rand(2, 1, bins, device=device)}
+
+
+def _amplitudes(
+    job: Job, frames: int, device: torch.device
+) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+    z = torch.randn(2, frames, 257, device=device)
+    tensors = {"scores": z, "mixture": torch.rand_like(z), "target": torch.rand_like(z)}
+    o, names = torch.ops.sepfast, tuple(tensors)
+    if job.stage == "amplitude_mask_loss_forward":
+        return lambda x: o.amplitude_mask_loss(*(x[name] for name in names), None), tensors
+    tensors["grad"] = torch.ones((), device=device)
+
+    def backward(x: Tensors) -> Tensor:
+        return o.amplitude_mask_loss_backward(*(x[name] for name in names), None, x["grad"])
+
+    return backward, tensors
 
 
 def _elementwise(

@@ -226,6 +226,18 @@ def soft_mask_loss_gradient(sources: int, inner: int) -> Work:
     return Work(least, moved, moved, 40 * sources * inner, 60 * sources * inner)
 
 
+def amplitude_mask_loss(elements: int) -> Work:
+    """The loss of so many bins of scores, mixture and target."""
+    bytes_ = 3 * _FLOAT * elements
+    return Work(bytes_, bytes_, bytes_, 12 * elements, 12 * elements)
+
+
+def amplitude_mask_loss_gradient(elements: int) -> Work:
+    """The loss and its gradient, which reads the loss's inputs again."""
+    least, moved = 4 * _FLOAT * elements, 7 * _FLOAT * elements
+    return Work(least, moved, moved, 20 * elements, 30 * elements)
+
+
 def chain(
     rows: int, sources: int, samples: int, framing: Framing, tiling: Tiling | None = None
 ) -> Work:

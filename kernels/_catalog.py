@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 #: The modules of this folder that have a tuple KERNELS.
 _MODULES = (
+    "amplitude_mask_loss",
     "bilinear_attention",
     "convpair",
     "linear_soft_mask_loss",
+    "lstm",
     "soft_mask",
     "soft_mask_loss",
     "stft",

@@ -1,5 +1,15 @@
 """The mathematics in plain PyTorch, on any device and in any float type; kernels are held to it."""
 
+from sepfast.reference.amplitude_mask_loss import (
+    AmplitudeMaskLoss,
+    amplitude_mask,
+    amplitude_mask_loss,
+    amplitude_mask_loss_backward,
+    ideal_amplitude_mask,
+    target_binary_mask,
+)
+from sepfast.reference.audiovisual import VL2M, AudioVisual, AVConcat
+from sepfast.reference.audiovisual_ref import AVConcatRef, Refining, VL2MRef
 from sepfast.reference.bilinear_attention import (
     BilinearAttention,
     attend,
@@ -25,6 +35,15 @@ from sepfast.reference.linear_soft_mask_loss import (
     linear_soft_mask_loss,
     linear_soft_mask_loss_backward,
 )
+from sepfast.reference.lstm import (
+    LSTMGrads,
+    lstm,
+    lstm_backward,
+    lstm_gates,
+    lstm_gradients,
+    lstm_states,
+)
+from sepfast.reference.lstm_layer import LSTM
 from sepfast.reference.masked_istft import (
     Levels,
     MaskedISTFT,
@@ -67,8 +86,14 @@ __all__ = [
     "BLSTM",
     "FRAMINGS",
     "ISTFT",
+    "LSTM",
     "SOURCES",
     "STFT",
+    "VL2M",
+    "AVConcat",
+    "AVConcatRef",
+    "AmplitudeMaskLoss",
+    "AudioVisual",
     "BilinearAttention",
     "ConvPair",
     "DeconvPair",
@@ -76,13 +101,19 @@ __all__ = [
     "Denoiser",
     "Framing",
     "Informed",
+    "LSTMGrads",
     "Levels",
     "LossWeights",
     "MaskedISTFT",
     "Model",
+    "Refining",
     "STFTMagnitude",
     "SoftMask",
     "SoftMaskLoss",
+    "VL2MRef",
+    "amplitude_mask",
+    "amplitude_mask_loss",
+    "amplitude_mask_loss_backward",
     "attend",
     "bilinear_attention",
     "bilinear_attention_backward",
@@ -94,10 +125,16 @@ __all__ = [
     "deconv_pair_backward",
     "horizontal_deconv",
     "horizontal_deconv_backward",
+    "ideal_amplitude_mask",
     "istft",
     "istft_backward",
     "linear_soft_mask_loss",
     "linear_soft_mask_loss_backward",
+    "lstm",
+    "lstm_backward",
+    "lstm_gates",
+    "lstm_gradients",
+    "lstm_states",
     "magnitude",
     "masked_istft",
     "masked_istft_backward",
@@ -113,5 +150,6 @@ __all__ = [
     "stft_backward",
     "stft_magnitude",
     "stft_magnitude_backward",
+    "target_binary_mask",
     "wiener_mask",
 ]

@@ -78,8 +78,9 @@ def _check_readable(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; takes a model that sepfast saved")
     with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK" or start[:1] == b"\x80":
+        start = file.read(9)
+    # A header of safetensors lies behind its length, which can begin as a pickle does.
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
         raise InputError(
             f"{path}: is a pickle, which could run code when read; `sepfast import` reads the "
             "published ones safely"

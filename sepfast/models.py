@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, Denoiser, Informed, Model
+from sepfast.reference import (
+    VL2M,
+    AVConcat,
+    AVConcatRef,
+    DeepConvSep,
+    Denoiser,
+    Informed,
+    Model,
+    VL2MRef,
+)
 
 #: Name -> (class, the options in which it differs from the class's defaults).
 _MODELS: dict[str, tuple[Callable[..., Model], dict[str, Any]]] = {
@@ -15,6 +24,10 @@ _MODELS: dict[str, tuple[Callable[..., Model], dict[str, Any]]] = {
     "deepconvsep-stereo": (DeepConvSep, {"channels": 2, "context": 30}),
     "denoiser": (Denoiser, {}),
     "informed": (Informed, {}),
+    "vl2m": (VL2M, {}),
+    "vl2m-ref": (VL2MRef, {}),
+    "av-concat": (AVConcat, {}),
+    "av-concat-ref": (AVConcatRef, {}),
 }
 
 

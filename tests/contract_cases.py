@@ -167,7 +167,38 @@ def _attention(rows: int, size: int, framing: Framing) -> Tensors:
     return made
 
 
+def _amplitudes(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` bins."""
+    scores, *levels = torch.randn(3, rows, 5, size, dtype=torch.float64)
+    mixture, target = (x.abs() for x in levels)
+    return {"scores": scores, "mixture": mixture, "target": target}
+
+
+def _sequences(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` hidden units, both directions, with all there may be."""
+    made = _random(
+        input=(rows, 2, 4), weight=(2, 4 * size, 4), recurrent=(2, 4 * size, size),
+        bias=(2, 4 * size), peephole=(2, 3, size), hidden=(2, rows, size), cell=(2, rows, size),
+    )  # fmt: skip
+    made["recurrent"] /= size**0.5
+    return made
+
+
+def _lstm(f: Any, x: Tensors, framing: Framing) -> Tensor:
+    """The output, and the last one of each sequence."""
+    *parameters, hidden, cell = x.values()
+    output, last, _ = f.lstm(*parameters, None, hidden, cell)
+    return torch.cat((output, last.transpose(0, 1).flatten(1)[:, None]), 1)
+
+
 CASES = [
+    Case(
+        "amplitude_mask_loss",
+        _amplitudes,
+        lambda f, x, framing: f.amplitude_mask_loss(*x.values()),
+        ("scores",),
+        widens=True,
+    ),
     Case(
         "bilinear_attention",
         _attention,
@@ -184,6 +215,15 @@ CASES = [
         _estimates,
         lambda f, x, framing: f.soft_mask(x["estimates"], -2),
         ("estimates",),
+    ),
+    Case(
+        "lstm",
+        _sequences,
+        _lstm,
+        ("input", "weight", "recurrent", "bias", "peephole", "hidden", "cell"),
+        dots=True,
+        rows=2,
+        lowers=True,
     ),
     _loss("code"),
     _loss("code", 0.5, 0.7, 0.9),  # negative before its absolute value

@@ -139,7 +139,8 @@ class InformedEstimator(Estimator):
     def _magnitudes(self, recording: Recording) -> np.ndarray:
         """The true target's, (frames, F), in the frames of a whole track."""
         waveform = torch.from_numpy(recording.stems[self._target][0])
-        magnitudes: np.ndarray = stft_magnitude(waveform, track_framing(self._model.framing)).numpy()
+        framing = track_framing(self._model.framing)
+        magnitudes: np.ndarray = stft_magnitude(waveform, framing).numpy()
         return magnitudes
 
 

@@ -1,11 +1,13 @@
 """The operators: PyTorch on the CPU, Triton kernels on a GPU, one name for both."""
 
+from sepfast.ops.amplitude_mask_loss import amplitude_mask_loss
 from sepfast.ops.backend import use_backend
 from sepfast.ops.bilinear_attention import bilinear_attention
 from sepfast.ops.convpair import conv_pair
 from sepfast.ops.deconvpair import deconv_pair
 from sepfast.ops.horizontal_deconv import horizontal_deconv
 from sepfast.ops.linear_soft_mask_loss import linear_soft_mask_loss
+from sepfast.ops.lstm import lstm
 from sepfast.ops.masked_istft import masked_istft
 from sepfast.ops.overlap_decode import overlap_decode
 from sepfast.ops.ranges import enable_ranges
@@ -15,6 +17,7 @@ from sepfast.ops.stft import istft, stft
 from sepfast.ops.stft_magnitude import stft_magnitude
 
 __all__ = [
+    "amplitude_mask_loss",
     "bilinear_attention",
     "conv_pair",
     "deconv_pair",
@@ -22,6 +25,7 @@ __all__ = [
     "horizontal_deconv",
     "istft",
     "linear_soft_mask_loss",
+    "lstm",
     "masked_istft",
     "overlap_decode",
     "soft_mask",

@@ -14,6 +14,12 @@ Element by element, `soft_mask` and `soft_mask_loss`, whatever the precision of 
   tree, nearly all of which cancel: 5e-7. Weights that make its terms cancel lose more digits;
 - the gradient of the loss has the roundings of the slope and of the mask behind each other: 5e-7.
 
+`amplitude_mask_loss` is element by element too, whatever the precision of matrix products:
+
+- a term is a square of a difference with about 8 roundings in it, those of exp and of two divisions
+  among them, and the sum a tree: 5e-7, as far as masked mixture and target do not cancel;
+- its gradient is that difference by the slope of the sigmoid, 12 roundings: 5e-7.
+
 Convolution pairs are one product behind another, of up to 1026 and 750 terms, backward up to three:
 
 - highest: an accumulator rounds once for every 32 terms or so, which is less than the rounding of
@@ -43,6 +49,14 @@ with the scores; they are for scores of about 1:
 - highest: two products, and the roundings of exp and of sum and division: 1e-6; the slope of the
   softmax is a difference of terms of its own size, behind the weights' own errors: 2e-6;
 - high and medium: TF32 in three products forward and five backward: 2e-3 and 4e-3.
+
+`lstm` is a product a step, behind gates that are 1 at most and slopes of a quarter: an error of a
+step fades in the next ones as long as the recurrent weights do not make it grow, and the bounds are
+for such weights and a few steps:
+
+- highest: two products and some ten roundings of exp and the cell: 1e-6; backward the slopes, each
+  a product of four or five factors, and two products more: 2e-6;
+- high and medium: TF32 in the projections and each step: 2e-3, backward 4e-3.
 
 STFT operators are two small matrix products and a twiddle, one transform or two behind each other:
 
@@ -88,6 +102,7 @@ _LINEAR_LOSS: dict[Precision, Bound] = {
 
 #: Operator -> what `torch.get_float32_matmul_precision()` says -> bound, for float32 inputs.
 ACCURACY: dict[str, dict[Precision, Bound]] = {
+    "amplitude_mask_loss": _same(Bound(5e-7, 5e-7)),
     "bilinear_attention": {
         "highest": Bound(1e-6, 2e-6),
         "high": Bound(2e-3, 4e-3),
@@ -97,6 +112,11 @@ ACCURACY: dict[str, dict[Precision, Bound]] = {
     "deconv_pair": _PRODUCTS,
     "horizontal_deconv": _PRODUCTS,
     "linear_soft_mask_loss": _LINEAR_LOSS,
+    "lstm": {
+        "highest": Bound(1e-6, 2e-6),
+        "high": Bound(2e-3, 4e-3),
+        "medium": Bound(2e-3, 4e-3),
+    },
     "overlap_decode": {
         "highest": Bound(5e-7, 2e-6),
         "high": Bound(2e-3, 4e-3),
