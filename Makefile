@@ -11,8 +11,9 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/sepfast demo -o demo
 
+# A file's tests share what they make, so a file goes to one process.
 test: lint types
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
