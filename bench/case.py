@@ -17,6 +17,9 @@ Output = Tensor | tuple[Tensor, ...]
 Size = Literal["full", "small", "quick"]
 SIZES: tuple[Size, ...] = ("full", "small", "quick")
 
+#: The side that is PyTorch's own layer, and what it is called beside a case that it cannot compute.
+OWN_LAYER, BESIDE = "cudnn", "cudnn without peepholes"
+
 #: Workload -> rows and samples on a CPU: for seconds a case, and for next to nothing.
 _SMALLER = {
     "song": ((2, 10 * 44100), (2, 44100)),
@@ -50,6 +53,11 @@ class Case:
         batched: whether there is a side that takes all at once where the reference loops, in
             Python and too often to be compiled: that side is compiled instead.
         sdpa: whether there is a side that takes `scaled_dot_product_attention`.
+        own_layer: whether there is a side that takes PyTorch's own layer, cuDNN's on a GPU.
+        stepwise: whether the reference loops over steps, too many to be compiled at once: the
+            compiled side is a loop over one compiled step.
+        beside: the same case without what PyTorch's own layer has not. Its `own_layer` is timed
+            beside this case's sides, by a name that says so, and held to its own reference.
     """
 
     name: str
@@ -66,6 +74,9 @@ class Case:
     products: bool = True
     batched: bool = False
     sdpa: bool = False
+    own_layer: bool = False
+    stepwise: bool = False
+    beside: Case | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -81,6 +92,14 @@ class Case:
         return replace(
             self.shape, rows=min(2, self.shape.rows), samples=min(long, self.shape.samples)
         )
+
+
+def computed(case: Case, side: str) -> tuple[Case, str]:
+    """What a side of a case computes: a case, the same but for `BESIDE`, and the side it has."""
+    if side == BESIDE:
+        assert case.beside is not None
+        return case.beside, OWN_LAYER
+    return case, side
 
 
 def demand() -> Precision:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sepfast.bench import network_cases, work
+from sepfast.bench import network_cases, recurrent, work
 from sepfast.bench.attention import attention
 from sepfast.bench.case import Case, Output, Size, Tensors, product_precision, shaped
 from sepfast.bench.work import Work, Workload
@@ -40,6 +40,7 @@ def _suite(size: Size) -> Iterator[Case]:
     fragments = shaped("fragments", size)
     yield attention("fragments/bilinear_attention", fragments)
     yield attention("fragments/bilinear_attention+gradient", fragments, gradient=True)
+    yield from recurrent.cases(size)
     yield _stft("song/stft", song)
     yield _istft("song/istft", song)
     yield network_cases.decode("song/overlap_decode-25of30", shaped("song-mono", size))

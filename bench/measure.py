@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sepfast.bench.case import Case, Tensors, demand
+from sepfast.bench.case import Case, Tensors, computed, demand
 from sepfast.bench.clocks import Ceilings, Clock, Timing, interleaved, percentiles
 from sepfast.bench.results import Row
 from sepfast.bench.verify import (
@@ -69,7 +69,9 @@ def measure(
     tensors = case.inputs(case.shape, device)
     functions = {side: side_function(case, side) for side in sides}
     agree(case, functions, tensors)
-    calls = {side: with_gradient(case, f, tensors) for side, f in functions.items()}
+    calls = {
+        side: with_gradient(computed(case, side)[0], f, tensors) for side, f in functions.items()
+    }
     with launched() as kernels:
         for side in ("ours",) if "ours" in calls else ():
             calls[side]()

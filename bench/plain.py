@@ -3,6 +3,7 @@
 Those of the STFT by `torch.stft` and `torch.istft`: cuFFT's side. `overlap_decode` with all
 contexts in one batch, where the reference takes a few after another. `bilinear_attention` by
 `scaled_dot_product_attention`, which does not return the weights: they are computed once more.
+Layers of `lstm` by what `torch.nn.LSTM` calls, which is cuDNN's on a GPU and has no peepholes.
 Same names, arguments and layouts as `sepfast.reference`, as far as they are measured; windows are
 made once for a device. The inverse takes framings whose `front` is half of n_fft, as all that are
 measured have.
@@ -10,17 +11,20 @@ measured have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sepfast.reference import Framing, Levels, deconv_pair, overlap_add, soft_mask
 
 __all__ = [
     "bilinear_attention",
     "istft",
+    "lstm_layers",
     "masked_istft",
     "overlap_decode",
     "soft_mask",
@@ -36,6 +40,28 @@ def bilinear_attention(query: Tensor, memory: Tensor, weight: Tensor) -> tuple[T
     queries, keys = projected[:, None], memory[:, None]
     context = F.scaled_dot_product_attention(queries, keys, keys, scale=1.0)[:, 0]
     return context, (projected @ memory.mT).softmax(-1)
+
+
+def lstm_layers(
+    input: Tensor, parameters: Sequence[Tensor], layers: int, lengths: Tensor | None = None
+) -> Tensor:
+    """Output (B, T, 2 H) of all layers, both directions each.
+
+    Args:
+        input: (B, T, I).
+        parameters: of an `nn.LSTM`, in its order; no copies, or cuDNN copies them once more.
+        layers: how many are stacked.
+        lengths: (B,) on the host, steps that count, none of them 0.
+    """
+    zeros = input.new_zeros(2 * layers, len(input), parameters[1].shape[1])
+    options = True, layers, 0.0, torch.is_grad_enabled(), True
+    states, weights = (zeros, zeros), list(parameters)
+    if lengths is None:
+        return torch.lstm(input, states, weights, *options, True)[0]
+    packed = pack_padded_sequence(input, lengths, batch_first=True, enforce_sorted=False)
+    output = torch.lstm(packed.data, packed.batch_sizes, states, weights, *options)[0]
+    packed = PackedSequence(output, *packed[1:])
+    return pad_packed_sequence(packed, batch_first=True, total_length=input.shape[1])[0]
 
 
 def stft(waveform: Tensor, framing: Framing) -> Tensor:

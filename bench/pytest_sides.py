@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sepfast.bench.case import Case, Size
+from sepfast.bench.case import Case, Size, computed
 from sepfast.bench.cases import suite
 from sepfast.bench.clocks import Function
 from sepfast.bench.separating import Separation
@@ -54,7 +54,7 @@ def benchmark_side(benchmark: Any, case: Case, side: str) -> None:
             warnings.simplefilter("ignore")  # PyTorch's compiler warns of PyTorch
         functions = {name: side_function(case, name) for name in ("eager", side)}
         agree(case, functions, tensors)
-    call = with_gradient(case, functions[side], tensors)
+    call = with_gradient(computed(case, side)[0], functions[side], tensors)
     synchronised = _synchronised(call, device)
     with launched() as kernels:
         synchronised()

@@ -28,8 +28,9 @@ class Row:
         operator: the operator, "chain", or what kind of system.
         side: "ours", "eager" (the reference), "compiled" (the same by `torch.compile`), "cufft"
             (`torch.stft` and `torch.istft`), "batched" (all contexts at once; where there is this
-            side, it is what is compiled), "sdpa" (`scaled_dot_product_attention`), "graph" (ours
-            in a CUDA graph) or "published" (the published program's method).
+            side, it is what is compiled), "sdpa" (`scaled_dot_product_attention`), "cudnn"
+            (PyTorch's own layer; "cudnn without peepholes" computes less than the others), "graph"
+            (ours in a CUDA graph) or "published" (the published program's method).
         precision: what PyTorch's knob said.
         gradient: whether the gradient was timed too.
         shapes: of the inputs, by name.
@@ -160,7 +161,7 @@ def _said(command: list[str]) -> str:
 _OURS = ("ours", "graph")
 
 _COLUMNS = (
-    ("case", "{:39}"), ("precision", "{:9}"), ("side", "{:9}"), ("path", "{:18}"),
+    ("case", "{:39}"), ("precision", "{:9}"), ("side", "{:23}"), ("path", "{:18}"),
     ("p50 ms", "{:>9}"), ("least MB", "{:>9}"), ("moved", "{:>6}"), ("% ceiling", "{:>9}"),
     ("error", "{:>8}"), ("peak MB", "{:>8}"), ("x eager", "{:>8}"),
 )  # fmt: skip

@@ -39,17 +39,19 @@ _CHOICES: dict[str, tuple[int, ...] | None] = {
     "STEP": None,
     "FILTERS": None,
     "FEATURES": None,
+    "UNITS": None,
     "HELD": (0, 1),
     "num_warps": (4, 8),
     "BLOCKS": (4, 8, 16, 32),
     "num_stages": (1, 2, 3),
 }
 #: The least of these: operands of matrix products have 16 rows, columns and terms.
-_LEAST = dict.fromkeys(("ROWS", "COLUMNS", "BINS", "DEPTH", "STEP", "FILTERS", "FEATURES"), 16)
+_PRODUCTS = ("ROWS", "COLUMNS", "BINS", "DEPTH", "STEP", "FILTERS", "FEATURES", "UNITS")
+_LEAST = dict.fromkeys(_PRODUCTS, 16)
 #: Stages held to the bound of an operator's result; others make gradients.
 _RESULTS = ("forward", "compact", "inverse", "vertical", "horizontal")
 #: The modules that ask whether a kernel is shipped.
-_ASKING = ("_framing", "convpair", "linear_soft_mask_loss", "masked_istft", "overlap_decode")
+_ASKING = ("_framing", "_products", "linear_soft_mask_loss", "masked_istft", "overlap_decode")
 _DEMANDS = {"tf32x3": "highest", "tf32": "high", "ieee": "highest"}
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sepfast import ops, reference
-from sepfast.bench import plain
-from sepfast.bench.case import Case, Output, Tensors, demand
+from sepfast.bench import plain, stepwise
+from sepfast.bench.case import BESIDE, OWN_LAYER, Case, Output, Tensors, computed, demand
 from sepfast.errors import InputError
 from sepfast.ops.accuracy import Bound
 
@@ -68,14 +68,16 @@ def side_function(case: Case, side: str) -> Called:
 
     Args:
         case: the case.
-        side: "ours", "eager", "compiled", "cufft", "batched" or "sdpa".
+        side: "ours", "eager", "compiled", or one of the others that `sides` gives.
     """
+    case, side = computed(case, side)
     package, shape = _package(case, side), case.shape
 
     def call(tensors: Tensors) -> Output:
         return case.call(package, tensors, shape)
 
-    return torch.compile(call, dynamic=False) if side == "compiled" else call
+    whole = side == "compiled" and not case.stepwise
+    return torch.compile(call, dynamic=False) if whole else call
 
 
 def compiles(case: Case, device: torch.device) -> bool:
@@ -83,10 +85,11 @@ def compiles(case: Case, device: torch.device) -> bool:
 
     Transforms take PyTorch's compiler minutes on a CPU; so do, anywhere, framings of many frames
     to a sample, whose overlap-add it writes out frame by frame. All contexts of a song in one
-    batch are more than a CPU's cache holds.
+    batch are more than a CPU's cache holds. A recurrent step alone takes a quarter of a minute to
+    compile on a CPU, in each of many cases.
     """
     framing, on_gpu = case.shape.framing, device.type == "cuda"
-    if case.batched:
+    if case.batched or case.stepwise:
         return on_gpu
     return not case.transforms or (on_gpu and framing.span <= 16 * framing.hop)
 
@@ -94,17 +97,18 @@ def compiles(case: Case, device: torch.device) -> bool:
 def sides(case: Case, compiled: bool = True) -> list[str]:
     """The sides of a case, "ours" first."""
     has = {"cufft": case.transforms, "batched": case.batched, "sdpa": case.sdpa}
+    has |= {OWN_LAYER: case.own_layer, BESIDE: case.beside is not None}
     other = [side for side, there in has.items() if there]
     return ["ours", "eager", *other, *(["compiled"] if compiled else [])]
 
 
 def _package(case: Case, side: str) -> Any:
     """Where a side's operators are."""
-    if side == "compiled" and case.batched:
-        return plain
+    if side == "compiled" and (case.batched or case.stepwise):
+        return stepwise if case.stepwise else plain
     if side == "ours":
         return ops
-    return plain if side in ("cufft", "batched", "sdpa") else reference
+    return plain if side in ("cufft", "batched", "sdpa", OWN_LAYER) else reference
 
 
 def check(case: Case, side: str, device: torch.device) -> Checked:
@@ -114,9 +118,10 @@ def check(case: Case, side: str, device: torch.device) -> Checked:
         WrongResult: where an error is above its bound; tenfold for sides other than ours.
     """
     torch.manual_seed(1)
+    name, (case, own) = case.name, computed(case, side)
     shape = case.tiny()
     tensors = case.inputs(shape, device)
-    package = _package(case, side)
+    package = _package(case, own)
     with launched() as kernels:
         out, grads = _evaluate(case, lambda x: case.call(package, x, shape), tensors)
     true, true_grads = _evaluate(
@@ -128,7 +133,7 @@ def check(case: Case, side: str, device: torch.device) -> Checked:
     if side != "ours":
         bound = Bound(*(_LENIENCE * number for number in bound))
     done = Checked(
-        case.name,
+        name,
         side,
         demand(),
         max(map(relative_error, out, true)),
@@ -142,7 +147,7 @@ def check(case: Case, side: str, device: torch.device) -> Checked:
         ("gradient", done.gradient_error, done.gradient_bound),
     ):
         if not error <= most:  # NaN is wrong too
-            raise WrongResult(case, side, what, error, most)
+            raise WrongResult(name, side, what, error, most)
     return done
 
 
@@ -165,7 +170,9 @@ def agree(case: Case, functions: Mapping[str, Called], tensors: Tensors) -> None
     for side, function in functions.items():
         with torch.set_grad_enabled(case.gradient):
             out = as_tuple(function(given))
-        error = max(map(relative_error, out, true))
+            other = computed(case, side)[0]
+            right = true if other is case else as_tuple(side_function(other, "eager")(given))
+        error = max(map(relative_error, out, right))
         if not error <= most:
             raise WrongResult(case, side, "full-size result", error, most)
 

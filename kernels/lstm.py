@@ -21,8 +21,8 @@ it reads W once a step, 16 H^2 bytes: from the cache of the second level, which 
 64 bytes a cycle, 9 us a step at H 250 on an H200. Above H 512 that is longer than a launch takes,
 and each step is a launch of its own, with the units shared among programs.
 
-Bytes: 4 B T D (10 H) forward, in which the gates are read and written, and 4 B T D (12 H)
-backward. Operations: 8 B T D H^2 each.
+Bytes: 4 B T D (10 H) forward, in which the gates are read and written, and as many backward,
+beside the cell's gradient, which stays in the cache. Operations: 8 B T D H^2 each.
 
 Source: D, "LSTM cell" and "lengths".
 """

@@ -224,12 +224,12 @@ def lstm_gradients(
     """
     order = Order(lengths, input.shape[1])
     flat = slopes.flatten(0, 1)  # (B T, D, 4 H)
-    prior = order.times(_before(order.steps(output.reshape(cells.shape)), hidden)).flatten(0, 1)
+    prior = order.earlier(output.reshape(cells.shape), hidden).flatten(0, 1)
     heard = order.heard(input).flatten(0, 1)
     of_peephole = of_hidden = None
     if peephole is not None:
         i, f, _, o = slopes.chunk(4, -1)
-        before = order.times(_before(order.steps(_wide(cells)), cell))
+        before = order.earlier(_wide(cells), cell)
         sums = ((s * c).sum((0, 1)) for s, c in ((i, before), (f, before), (o, cells)))
         of_peephole = torch.stack(tuple(sums), 1).to(peephole.dtype)
     if hidden is not None:

@@ -49,6 +49,31 @@ class Order:
             second = second.gather(1, at)[:, 0]
         return torch.stack((x[:, 0, 0], second)[: x.shape[2]])
 
+    def earlier(self, states: Tensor, initial: Tensor | None) -> Tensor:
+        """States one step before, in the order of time, which costs less than there and back.
+
+        Args:
+            states: (B, T, D, n), 0 behind the lengths.
+            initial: (D, B, n), those before the first step; None for 0.
+
+        Returns:
+            The same shape; what stands behind the lengths is finite and means nothing.
+        """
+        earlier = torch.zeros_like(states)
+        earlier[:, 1:, 0] = states[:, :-1, 0]
+        earlier[:, :-1, 1:] = states[:, 1:, 1:]
+        if initial is None or not states.shape[1]:
+            return earlier
+        earlier[:, 0, 0] = initial[0]
+        if len(initial) == 1:
+            return earlier
+        if self._turned is None:
+            earlier[:, -1, 1] = initial[1]
+        else:
+            at = self._turned[0, :, None].expand(-1, 1, states.shape[3])
+            earlier[:, :, 1].scatter_(1, at, initial[1, :, None].to(states.dtype))
+        return earlier
+
     def rest(self, s: int, old: Tensor, new: Tensor) -> Tensor:
         """States (D, B, H) at a step: the new ones, but the old ones where a sequence has ended."""
         return new if self._ended is None else torch.where(self._ended[s], old, new)
