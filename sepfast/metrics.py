@@ -1,4 +1,4 @@
-"""Scores of a separation: BSS Eval, SI-SDR, energy at silence, and what they are summed up to.
+"""Scores of a separation: BSS Eval, SI-SDR, energy at silence, speech quality, and their sums.
 
 J sources, C channels, S samples, N frames. A frame is `window` seconds long and starts `hop` after
 the one before; what is left behind the last whole frame is not scored, and a signal shorter than
@@ -27,6 +27,7 @@ from sepfast.silence import (
     pes,
     silence_energy,
 )
+from sepfast.speech import pesq, visqol
 
 __all__ = [
     "BSSEval",
@@ -37,15 +38,18 @@ __all__ = [
     "conditioning",
     "eps",
     "pes",
+    "pesq",
     "si_sdr",
     "silence_energy",
     "song_median",
     "statistics",
     "trustworthy",
+    "visqol",
 ]
 
 Floats = NDArray[np.float64]
 Mode = Literal["v4", "v3"]
+Kind = Literal["images", "sources"]
 
 # The power spectra behind `conditioning`: segments as long as two of BSS Eval's filters, under a
 # window whose side lobes lie below what float32 samples can hold.
@@ -99,8 +103,9 @@ def bss_eval(
     window: float = 1.0,
     hop: float = 1.0,
     mode: Mode = "v4",
+    kind: Kind = "images",
 ) -> BSSEval:
-    """BSS Eval's images scores, frame by frame, as museval computes them.
+    """BSS Eval's scores, frame by frame, as museval computes them.
 
     A source whose reference or estimate is silent from start to end, which museval refuses, has
     no scores, and those of the others are unaffected: nothing is ever projected on silence.
@@ -113,6 +118,8 @@ def bss_eval(
         hop: seconds from one frame to the next.
         mode: "v4" fits the distortion filters, 512 taps, once to the whole signal, "v3" to each
             frame anew, which takes many times as long.
+        kind: "images" counts a filter of the source itself as distortion; "sources" takes it for
+            right, as publications on speech do, and has no ISR.
 
     Returns:
         Scores (J, N), with the check of SIR and SAR.
@@ -125,6 +132,8 @@ def bss_eval(
     """
     if mode not in get_args(Mode):
         raise InputError(f"mode: got {mode!r}, takes {' or '.join(get_args(Mode))}")
+    if kind not in get_args(Kind):
+        raise InputError(f"kind: got {kind!r}, takes {' or '.join(get_args(Kind))}")
     true, guess = _sources("references", references), _sources("estimates", estimates)
     if true.shape != guess.shape:
         raise InputError(f"estimates: got shape {guess.shape}, takes {true.shape} as references")
@@ -132,7 +141,7 @@ def bss_eval(
     length, step = frame_sizes(samples, sample_rate, window, hop)
     frames = list(frames_of(samples, length, step))
     silent = np.stack([_silent(true[..., f]) | _silent(guess[..., f]) for f in frames], axis=1)
-    sdr, isr, sir, sar = _museval(true, guess, length, step, mode)
+    sdr, isr, sir, sar = _museval(true, guess, length, step, mode, kind)
     condition = conditioning(true)
     fitted = mode == "v3" or length == samples
     trusted = fitted or trustworthy(condition, length)
@@ -254,7 +263,7 @@ def statistics(values: ArrayLike) -> Statistics:
     return Statistics(float(mean), float(std), float(median), present.size)
 
 
-def _museval(true: Floats, guess: Floats, length: int, step: int, mode: Mode) -> Floats:
+def _museval(true: Floats, guess: Floats, length: int, step: int, mode: Mode, kind: Kind) -> Floats:
     """museval's four scores of frames of `length` samples, (4, J, N)."""
     absent, mute = _silent(true), _silent(guess)
     scores = np.full((4, len(true), frame_count(true.shape[-1], length, step)), np.nan)
@@ -269,6 +278,7 @@ def _museval(true: Floats, guess: Floats, length: int, step: int, mode: Mode) ->
             window=length,
             hop=step,
             framewise_filters=mode == "v3",
+            bsseval_sources_version=kind == "sources",
         )
     scores[:, ~absent] = found
     scores[:, mute] = np.nan

@@ -11,6 +11,7 @@ from sepfast.cli.compare import compare
 from sepfast.cli.compile_check import compile_check
 from sepfast.cli.console import errors
 from sepfast.cli.demo import demo
+from sepfast.cli.enhance import enhance
 from sepfast.cli.evaluate import evaluate
 from sepfast.cli.fuse_report import fuse_report
 from sepfast.cli.importing import importing
@@ -23,6 +24,7 @@ from sepfast.errors import InputError
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "separate": separate,
+    "enhance": enhance,
     "train": train,
     "evaluate": evaluate,
     "compare": compare,

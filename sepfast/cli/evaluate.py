@@ -10,10 +10,12 @@ import typer
 from rich.table import Table
 
 from sepfast.cli.console import bar, console
+from sepfast.cli.evaluate_talkers import are_manifests, score_manifests
 from sepfast.cli.options import Device
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
+    from sepfast.evaluation import ScoreTable
     from sepfast.evaluation.songs import Estimator
 
 
@@ -27,16 +29,22 @@ class Oracle(StrEnum):
 
 def evaluate(
     references: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
             metavar="REFERENCES",
-            help="Songs with their true stems: MUSDB18, MUSDB18-HQ, DSD100 or SONG/STEM.wav.",
+            help="Songs with their true stems: MUSDB18, MUSDB18-HQ, DSD100 or SONG/STEM.wav; or "
+            "manifests of talkers, such as test.csv of a run.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the scores and plots.")],
     estimates: Annotated[
         Path | None,
-        typer.Option("-e", "--estimates", help="Folder with SONG/STEM.wav, as separate writes."),
+        typer.Option(
+            "-e",
+            "--estimates",
+            help="Folder with SONG/STEM.wav, as separate writes; of talkers "
+            "with s1_a+s2_b.wav, where a of s1 is heard among b of s2.",
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option("-m", "--model", help="A model that separates the mixtures.")
@@ -57,6 +65,16 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train or test. (default: all songs)")] = None,
     window: Annotated[float, typer.Option(help="Seconds of a frame.")] = 1.0,
     hop: Annotated[float, typer.Option(help="Seconds from one frame to the next.")] = 1.0,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The talkers of a manifest, as train takes them."),
+    ] = None,
+    video_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second of a talker's landmarks. (default: what NAME.json says)"
+        ),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Score stems, or a model, against the true ones: SDR, ISR, SIR, SAR, PES and EPS.
@@ -68,8 +86,35 @@ def evaluate(
     An informed model is scored in mono at its own sample rate, its target and the rest of the
     mixture: songs need their mixture and the target's stem alone.
 
+    Of manifests, each mixture of talkers is scored as it is and enhanced: SDR, PESQ and ViSQOL, as
+    a table and in scores.json and scores.csv. PESQ and ViSQOL need their packages:
+    pip install 'sepfast\\[speech]'
+
     [bold]Example[/bold]: sepfast evaluate musdb18 -m model.safetensors -o scores --split test
+
+    [bold]Example[/bold]: sepfast evaluate run/test.csv --data grid -m vl2m.safetensors -o scores
     """
+    if are_manifests(references):
+        if oracle or side_info or split or (window, hop) != (1.0, 1.0):
+            raise InputError(
+                "evaluate: takes of manifests no --oracle, --side-info, --split, --window or --hop"
+            )
+        found = score_manifests(
+            references,
+            data,
+            output,
+            estimates=estimates,
+            model=model,
+            video_rate=video_rate,
+            device=device,
+        )
+        _show(found, f"scores: {output}")
+        return
+    if len(references) > 1 or data is not None or video_rate is not None:
+        raise InputError(
+            "evaluate: takes one folder of songs, or manifests that end in .csv with --data and "
+            "--video-rate"
+        )
     if sum(given is not None for given in (estimates, model, oracle)) != 1:
         raise InputError("evaluate: takes one of --estimates, --model and --oracle")
     if side_info is not None and model is None:
@@ -80,7 +125,7 @@ def evaluate(
     estimator = _estimator(estimates, model, oracle, device, side_info)
     with bar("scoring") as progress:
         report = evaluate_songs(
-            references,
+            references[0],
             estimator,
             output,
             split=split,
@@ -89,12 +134,15 @@ def evaluate(
             progress=progress,
             note=lambda text: console.print(text, markup=False, highlight=False),
         )
-    found = table(report)
+    _show(table(report), f"scores and plots: {output}")
+
+
+def _show(found: ScoreTable, where: str) -> None:
     shown = Table(*found.header)
     for row in found.rows:
         shown.add_row(*row)
     console.print(shown)
-    for text in (*found.notes, f"scores and plots: {output}"):
+    for text in (*found.notes, where):
         console.print(text, markup=False, highlight=False)
 
 

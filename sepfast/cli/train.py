@@ -29,6 +29,8 @@ _PAPER = "Training, where it is to differ from the paper"
 _TASKS = {
     "songs": "Opening songs",
     "fragments": "Cutting songs",
+    "utterances": "Reading talkers",
+    "speakers": "Measuring speakers",
     "statistics": "Measuring levels",
     "training": "Training",
 }
@@ -53,14 +55,21 @@ def train(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A folder in the layout of MUSDB18, MUSDB18-HQ or DSD100, or SONG/STEM.wav.",
+            help="A folder in the layout of MUSDB18, MUSDB18-HQ or DSD100, or SONG/STEM.wav; for "
+            "talkers of GRID or TCD-TIMIT, or SPEAKER/audio/NAME.wav with landmarks/NAME.txt.",
         ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")
     ],
     model: Annotated[
-        str, typer.Option("-m", "--model", help="deepconvsep, deepconvsep-stereo or informed.")
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            help="deepconvsep, deepconvsep-stereo or informed; of talkers vl2m, vl2m-ref, "
+            "av-concat or av-concat-ref.",
+        ),
     ] = "deepconvsep-stereo",
     settings: Annotated[
         list[str] | None,
@@ -68,10 +77,27 @@ def train(
             "--set", metavar="KEY=VALUE", help="An option of the model, see `sepfast models`."
         ),
     ] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A trained model to begin with.")
+    ] = None,
+    mask_model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A trained vl2m whose masks vl2m-ref or av-concat-ref refine."
+        ),
+    ] = None,
     validation: Annotated[
-        str,
-        typer.Option(help="Fraction of the songs kept for validation, or a folder of others."),
-    ] = "0.2",
+        str | None,
+        typer.Option(
+            help="Fraction of the songs kept for validation, or a folder of others; of talkers, "
+            "the fraction of speakers, with as many for the test. (default: 0.2; of talkers, as "
+            "in the paper)"
+        ),
+    ] = None,
+    video_rate: Annotated[
+        float | None,
+        typer.Option(help="Video frames a second, for landmarks that no file tells it of."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run, from its last whole epoch.")
     ] = False,
@@ -159,6 +185,9 @@ def train(
             rich_help_panel=_PAPER,
         ),
     ] = None,
+    talkers: Annotated[
+        int | None, typer.Option(help="In each mixture of talkers.", rich_help_panel=_PAPER)
+    ] = None,
     loss: Annotated[
         Reading | None,
         typer.Option(
@@ -166,10 +195,11 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train a model on songs with stems. What is not given is as in the model's paper.
+    """Train a model on songs with stems, or on talkers. What is not given is as in its paper.
 
     RUN/best.safetensors is the model of the best epoch, RUN/log.csv a table of all epochs, and
-    RUN/last.pt is what --resume goes on from, also after Ctrl-C.
+    RUN/last.pt is what --resume goes on from, also after Ctrl-C. vl2m-ref and av-concat-ref learn
+    in two runs: the second has the first's best model as --init, and a vl2m as --mask-model.
 
     [bold]Example[/bold]: sepfast train musdb18 -o run -m deepconvsep-stereo --epochs 500
     """
@@ -192,6 +222,7 @@ def train(
         statistics=statistics,
         target_slope=target_slope,
         augmentation=augmentation,
+        talkers=talkers,
         workers=workers,
         cuda_graph=cuda_graph,
     )
@@ -202,7 +233,10 @@ def train(
             model,
             options,
             model_options=_model_options(model, settings or []),
-            validation=_fraction_or_folder(validation),
+            init=init,
+            mask_model=mask_model,
+            validation=None if validation is None else _fraction_or_folder(validation),
+            video_rate=video_rate,
             device=device,
             resume=resume,
             report=report,

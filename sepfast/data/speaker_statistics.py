@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sepfast import ops
 from sepfast.data.landmarks import COLUMNS, Floats
 from sepfast.data.song_audio import default_cache_dir
 from sepfast.data.talker_mixtures import Mixture
 from sepfast.data.talkers import FRAMING, SAMPLE_RATE, Utterance, by_speaker
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
-from sepfast.ops import stft_magnitude
 
 #: The exponent that magnitudes are compressed by.
 POWER = 0.3
@@ -114,7 +114,7 @@ def normalised(values: Floats, moments: Moments) -> Floats:
 
 def compressed(waveform: Floats) -> Floats:
     """The compressed magnitudes of samples at 16 kHz: (..., samples) to (..., T, 257)."""
-    return stft_magnitude(torch.from_numpy(waveform), FRAMING, power=POWER).numpy()
+    return ops.stft_magnitude(torch.from_numpy(waveform), FRAMING, power=POWER).numpy()
 
 
 def speaker_statistics(
