@@ -72,3 +72,55 @@ def people(speakers: int, utterances: int, samples: int = 3 * RATE) -> list[Utte
         for s in range(speakers)
         for u in range(utterances)
     ]
+
+
+def gestures(frames: int, seed: int) -> np.ndarray:
+    """How far a mouth is open for each of two vowels, (2, frames of video), from 0 to 1.
+
+    Syllables of random lengths, with pauses between them: nothing foretells when.
+    """
+    random = np.random.default_rng((seed, 0))
+    openness, frame = np.zeros((2, frames)), 0
+    while frame < frames:
+        frame += int(random.integers(1, 5))  # closed
+        length = int(random.integers(2, 6))
+        openness[random.integers(2), frame : frame + length] = 1
+        frame += length
+    return openness
+
+
+def gesturing_face(openness: np.ndarray, size: float) -> np.ndarray:
+    """Landmarks, (frames, 136): half a ring goes down for a vowel; the second widens it."""
+    angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    down = np.stack([np.zeros(68), 0.4 * (ring[:, 1] > 0)], axis=-1)
+    apart = np.stack(
+        [0.3 * np.sign(ring[:, 0]) * (np.abs(ring[:, 1]) < 0.7), np.zeros(68)], axis=-1
+    )
+    opened, widened = openness.sum(0)[:, None, None], openness[1][:, None, None]
+    return (300 + size * (ring + opened * down + widened * apart)).reshape(-1, 136)
+
+
+def two_vowels(openness: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Noise in the band of the vowel that the mouth is open for, (samples,)."""
+    random = np.random.default_rng((seed, 1))
+    hertz = np.fft.rfftfreq(samples, 1 / RATE)
+    at = np.arange(samples) / RATE * VIDEO_RATE
+    heard = np.zeros(samples)
+    for (low, high), opened in zip(((200, 1500), (2000, 5000)), openness, strict=True):
+        spectrum = np.fft.rfft(random.normal(0, 1, samples))
+        noise = np.fft.irfft(spectrum * ((hertz >= low) & (hertz < high)), samples)
+        heard += 0.1 * noise / noise.std() * np.interp(at, np.arange(len(opened)), opened)
+    return heard
+
+
+def chatter(root: Path, speakers: int, utterances: int, seconds: float, seed: int = 0) -> Path:
+    """A data set of speakers who sound alike, and whom only their faces tell apart."""
+    for s in range(speakers):
+        for u in range(utterances):
+            own = 10_000 * seed + 100 * s + u
+            openness = gestures(round(seconds * VIDEO_RATE), own)
+            sound = two_vowels(openness, round(seconds * RATE), own)
+            landmarks = talk(root / f"s{s + 1:02}", f"u{u}", seconds, waveform=sound)
+            write_landmarks(landmarks, gesturing_face(openness, 80 + 5 * (s % 7)), VIDEO_RATE)
+    return root

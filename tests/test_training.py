@@ -51,13 +51,7 @@ SONGS = [tones(seed=0, name="a"), tones(seed=1, name="b")]
 VALIDATION = [tones(seed=2, name="c")]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small lose time to more threads, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Recorder(Silent):

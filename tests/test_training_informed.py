@@ -35,12 +35,7 @@ SONGS = [duet(3 * SAMPLES, 0, "a"), duet(2 * SAMPLES + 99, 1, "b")]
 VALIDATION = [duet(5 * SAMPLES - 7, 2, "c")]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

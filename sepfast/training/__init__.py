@@ -1,5 +1,6 @@
-"""Training, from a folder of songs to a model."""
+"""Training, from a folder of songs or talkers to a model."""
 
+from sepfast.training.course_audiovisual import Talk
 from sepfast.training.history import Epoch, History, Report
 from sepfast.training.options import TrainingOptions, defaults_for
 from sepfast.training.run import train_folder
@@ -9,6 +10,7 @@ __all__ = [
     "Epoch",
     "History",
     "Report",
+    "Talk",
     "TrainingOptions",
     "defaults_for",
     "train",

@@ -20,18 +20,18 @@ from sepfast.data.examples import (
     validation_batches,
 )
 from sepfast.reference import DeepConvSep
-from sepfast.training.course import Audio, Batch, Course, Material, on_device
+from sepfast.training.course import Audio, Batch, Material, SongCourse, on_device
 from sepfast.training.options import TrainingOptions
 
 
-class DeepConvSepCourse(Course):
+class DeepConvSepCourse(SongCourse):
     """Batches (waveforms,), each (B, 1 + N, C, samples), as `Examples` draws them."""
 
     uses: ClassVar[frozenset[str]] = frozenset(
         {"silence", "statistics", "target_slope", "validation_batches", "loss"}
     )
 
-    def __init__(self, model: DeepConvSep, material: Material) -> None:
+    def __init__(self, model: DeepConvSep, material: Material[Recording]) -> None:
         options = material.options
         self.model, self.options = model, options
         samples = excerpt_framing(model.framing).covered(model.context)

@@ -20,10 +20,10 @@ from sepfast.data.fragments import FragmentBatches, Fragments, SideMaker, fixed_
 from sepfast.errors import InputError
 from sepfast.ops import stft_magnitude
 from sepfast.reference import Informed
-from sepfast.training.course import Audio, Batch, Course, Material, on_device
+from sepfast.training.course import Audio, Batch, Material, SongCourse, on_device
 
 
-class InformedCourse(Course):
+class InformedCourse(SongCourse):
     """Batches (waveforms, side), (B, 2, samples) and (B, M, 1); without attention (waveforms,).
 
     An epoch goes once through all versions of all fragments. All validation fragments are
@@ -32,7 +32,7 @@ class InformedCourse(Course):
 
     uses: ClassVar[frozenset[str]] = frozenset({"augmentation"})
 
-    def __init__(self, model: Informed, material: Material) -> None:
+    def __init__(self, model: Informed, material: Material[Recording]) -> None:
         options = material.options
         self.model, self.framing = model, excerpt_framing(model.framing)
         if model.attention is not None and model.side_features != 1:
@@ -63,7 +63,7 @@ class InformedCourse(Course):
                 on_device(batch, model) for batch in fixed_batches(fixed, options.batch_size, side)
             ]
 
-    def _fragments(self, songs: Sequence[Recording], material: Material) -> Fragments:
+    def _fragments(self, songs: Sequence[Recording], material: Material[Recording]) -> Fragments:
         samples = self.framing.covered(self.model.context)
         return Fragments(songs, samples, partial(material.report.progress, "fragments"))
 

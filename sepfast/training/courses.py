@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 from torch import nn
 
 from sepfast.errors import InputError
 from sepfast.reference import DeepConvSep, Informed, Model
+from sepfast.reference.audiovisual import AudioVisual
 from sepfast.training.course import Course
+from sepfast.training.course_audiovisual import AudioVisualCourse
 from sepfast.training.course_deepconvsep import DeepConvSepCourse
 from sepfast.training.course_informed import InformedCourse
 from sepfast.training.options import TrainingOptions
 
 #: Class of models -> their course.
-_COURSES: dict[type[Model], type[Course]] = {
+_COURSES: dict[type[Model], type[Course[Any]]] = {
     DeepConvSep: DeepConvSepCourse,
     Informed: InformedCourse,
+    AudioVisual: AudioVisualCourse,
 }
 
 
-def course_for(model: nn.Module, options: TrainingOptions) -> type[Course]:
+def course_for(model: nn.Module, options: TrainingOptions) -> type[Course[Any]]:
     """The course for a model.
 
     Args:
@@ -41,7 +45,7 @@ def course_for(model: nn.Module, options: TrainingOptions) -> type[Course]:
     raise InputError(f"model: got a {type(model).__name__}, training takes a {known}")
 
 
-def _check_used(name: str, course: type[Course], options: TrainingOptions) -> None:
+def _check_used(name: str, course: type[Course[Any]], options: TrainingOptions) -> None:
     """Raise where an option was chosen that changes nothing for this model."""
     of_some = frozenset[str]().union(*(other.uses for other in _COURSES.values()))
     plain = TrainingOptions()

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from sepfast.files import atomic
 
 Ended = Literal["", "epochs", "patience", "time limit"]
-Task = Literal["songs", "fragments", "statistics", "training"]
+Task = Literal["songs", "fragments", "utterances", "speakers", "statistics", "training"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Report(Protocol):
         """A sentence that a person should see."""
 
     def progress(self, task: Task, done: int, total: int) -> None:
-        """How far a task is: songs opened or cut, frames of the statistics, steps."""
+        """How far a task is: songs opened or cut, utterances found, steps …"""
 
     def epoch(self, epoch: Epoch, best: bool) -> None:
         """An epoch ended; whether it is the best so far."""

@@ -22,7 +22,7 @@ _RESUMABLE = ("epochs", "patience", "time_limit", "workers", "cuda_graph")
 
 #: Options that earlier versions did not have, and what those did. A run says nothing of them where
 #: it does the same, so that theirs can be resumed.
-UNSAID: Mapping[str, Any] = MappingProxyType({"weight_decay": 0.0, "augmentation": 0})
+UNSAID: Mapping[str, Any] = MappingProxyType({"weight_decay": 0.0, "augmentation": 0, "talkers": 2})
 
 #: Option -> (least, most) that it takes; those whose least is an int are whole numbers.
 _RANGES = {
@@ -37,6 +37,7 @@ _RANGES = {
     "silence": (0.0, math.inf),
     "target_slope": (0.0, 1.0),
     "augmentation": (0, math.inf),
+    "talkers": (2, math.inf),
     "validation_batches": (1, math.inf),
     "time_limit": (0.0, math.inf),
     "workers": (0, math.inf),
@@ -48,7 +49,7 @@ class TrainingOptions:
     """The choices of a training run.
 
     `silence`, `statistics`, `target_slope`, `validation_batches` and `loss` are for DeepConvSep
-    alone, `augmentation` for Informed.
+    alone, `augmentation` for Informed, `talkers` for system D's models.
 
     Attributes:
         batch_size: examples a step.
@@ -68,6 +69,7 @@ class TrainingOptions:
             along the bins; 0 for not at all.
         augmentation: versions of each fragment, varied in level and pitch; 0 for fragments as
             they are.
+        talkers: in each mixture, the one who is to be heard included.
         validation_batches: batches of fixed excerpts that the validation loss is the mean of.
         time_limit: seconds after which training ends, in mid-epoch; 0 for never.
         workers: processes that read examples beside the one that trains.
@@ -93,6 +95,7 @@ class TrainingOptions:
     statistics: bool = False
     target_slope: float = 0.0
     augmentation: int = 0
+    talkers: int = 2
     validation_batches: int = 20
     time_limit: float = 0.0
     workers: int = 0
@@ -156,6 +159,17 @@ def _check(name: str, value: float, least: float, most: float) -> None:
     raise InputError(f"{name}: got {value!r}, takes {'a whole number, ' * whole}{span}")
 
 
+#: System D. The paper names Adam and the patience alone. Assumed: the batch size, Adam's own
+#: default of the learning rate, and a ceiling of epochs that early stopping is to come before.
+_TALKERS = TrainingOptions(
+    batch_size=32,
+    batches_per_epoch=0,
+    epochs=1000,
+    optimizer="adam",
+    learning_rate=1e-3,
+    patience=5,
+)
+
 #: The papers' own, where they are not the defaults above.
 _PAPERS = {
     "deepconvsep": TrainingOptions(batch_size=30, batches_per_epoch=0, epochs=30),
@@ -171,4 +185,5 @@ _PAPERS = {
         patience=100,
         augmentation=4,
     ),
+    **dict.fromkeys(("vl2m", "vl2m-ref", "av-concat", "av-concat-ref"), _TALKERS),
 }

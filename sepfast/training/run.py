@@ -1,30 +1,31 @@
-"""From a folder of songs to a trained model."""
+"""From a folder of songs, or of talkers, to a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
-from sepfast.data.song_audio import SongAudio
-from sepfast.data.songs import Song, find_songs
+from sepfast.checkpoint import load
+from sepfast.data.examples import Recording
 from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.models import create_model
-from sepfast.reference import Model
-from sepfast.training.course import Audio
+from sepfast.models import model_options as options_of
+from sepfast.reference import VL2M, Model
+from sepfast.reference.audiovisual_ref import Refining
+from sepfast.training.course import SongCourse
+from sepfast.training.course_audiovisual import Talk
 from sepfast.training.courses import course_for
 from sepfast.training.folder import check_unused
 from sepfast.training.history import History, Report, Silent
 from sepfast.training.options import TrainingOptions, defaults_for
+from sepfast.training.run_songs import songs_of
+from sepfast.training.run_talkers import talks_of
 from sepfast.training.trainer import train
-
-#: Fewer songs than this are all trained on.
-_LEAST_TO_VALIDATE = 5
 
 
 def train_folder(
@@ -34,23 +35,40 @@ def train_folder(
     options: TrainingOptions | None = None,
     *,
     model_options: Mapping[str, Any] | None = None,
-    validation: float | PathLike = 0.2,
+    init: PathLike | None = None,
+    mask_model: PathLike | None = None,
+    validation: float | PathLike | None = None,
+    video_rate: float | None = None,
     cache_dir: PathLike | None = None,
     device: str | None = None,
     resume: bool = False,
     report: Report | None = None,
 ) -> History:
-    """Train a model on the songs beneath a folder; of a data set with splits, on its "train".
+    """Train a model on the songs or talkers beneath a folder.
+
+    Of a data set of songs with splits, its "train" is taken.
+
+    System D's models take talkers, in mixtures that are drawn with the seed and kept in
+    `train.csv`, `validation.csv` and `test.csv` of the run. The two that refine a mask learn in
+    two steps: on the oracle's, then, by `init` and `mask_model`, on a VL2M's. All steps are to
+    have the same seed, so that none has heard the test's speakers.
 
     Args:
-        data: songs in any layout that `find_songs` knows.
+        data: songs in any layout that `find_songs` knows, or talkers in one of `find_utterances`.
         run_dir: where the run is kept.
-        model_name: "deepconvsep", "deepconvsep-stereo" or "informed".
+        model_name: "deepconvsep", "deepconvsep-stereo", "informed", "vl2m", "vl2m-ref",
+            "av-concat" or "av-concat-ref".
         options: the choices of training; None for the paper's.
         model_options: what `create_model` is to be given.
-        validation: the fraction of songs that is kept for validation, at least one of five or
-            more and none of fewer; or a folder of songs of its own.
-        cache_dir: where decoded songs and varied fragments are kept; None for the user's cache.
+        init: a saved model of that name, whose weights, options and scaling it begins with.
+        mask_model: a saved "vl2m", which the model is to hold, frozen.
+        validation: of songs, the fraction that is kept for validation, at least one of five or
+            more and none of fewer, or a folder of songs of its own; None for 0.2. Of talkers, the
+            fraction of the speakers for validation, and as many for the test; None for the
+            paper's.
+        video_rate: of talkers, video frames a second where no file beside the landmarks says.
+        cache_dir: where decoded songs, varied fragments and statistics are kept; None for the
+            user's cache.
         device: where to train; None for the GPU where there is one.
         resume: go on with the run in `run_dir`.
         report: is told how far it is and what was skipped.
@@ -59,22 +77,30 @@ def train_folder(
         All epochs of the run.
 
     Raises:
-        InputError: where there are no usable songs, and as `train` does.
+        InputError: where there is nothing usable in the folder, for a saved model that does not
+            fit, and as `train` does.
     """
     report = report or Silent()
     paper = defaults_for(model_name)
     options = options or paper
     if not resume:
         check_unused(run_dir)
-    model = _fresh(model_name, model_options or {}, options.seed)
+    model = _model(model_name, model_options or {}, options.seed, init, mask_model)
     course = course_for(model, options)
-    audio = course.audio(model)
-    songs, held_out = _split(data, validation, audio, options.seed, report)
-    training = _opened(songs, audio, cache_dir, report)
-    validating = _opened(held_out, audio, cache_dir, report) if held_out else []
-    if not resume:
-        progress = partial(report.progress, "statistics")
-        course.prepare(model, training, options, progress, pick_device(device))
+    training: list[Recording] | list[Talk]
+    validating: list[Recording] | list[Talk]
+    if issubclass(course, SongCourse):
+        audio = course.audio(model)
+        share = 0.2 if validation is None else validation
+        training, validating = songs_of(data, audio, share, options.seed, cache_dir, report)
+        if not resume and init is None:
+            progress = partial(report.progress, "statistics")
+            course.prepare(model, training, options, progress, pick_device(device))
+    else:
+        manifests = None if resume else run_dir
+        training, validating = talks_of(
+            data, options, validation, video_rate, cache_dir, manifests, report
+        )
     return train(
         model,
         training,
@@ -88,6 +114,22 @@ def train_folder(
     )
 
 
+def _model(
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    init: PathLike | None,
+    mask_model: PathLike | None,
+) -> Model:
+    """What a run begins with."""
+    if options.get("mask_model"):
+        raise InputError("model_options: got mask_model, takes a trained VL2M as the run's own")
+    model = _fresh(name, options, seed) if init is None else _loaded(init, name, options)
+    if mask_model is not None:
+        _hold(model, mask_model)
+    return model
+
+
 def _fresh(name: str, options: Mapping[str, Any], seed: int) -> Model:
     """A model whose weights follow from the seed."""
     with torch.random.fork_rng([]):
@@ -95,59 +137,25 @@ def _fresh(name: str, options: Mapping[str, Any], seed: int) -> Model:
         return create_model(name, **options)
 
 
-def _split(
-    data: PathLike, validation: float | PathLike, audio: Audio, seed: int, report: Report
-) -> tuple[list[Song], list[Song]]:
-    """The songs to train on, and those to validate on."""
-    songs = [song for song in _found(data, audio, report) if song.split in (None, "train")]
-    if not songs:
-        raise InputError(f"{data}: holds test songs alone, training takes others")
-    if not isinstance(validation, (int, float)):
-        return songs, _found(validation, audio, report)
-    if not 0 <= validation < 1:
-        raise InputError(f"validation: got {validation}, takes a fraction below 1, or a folder")
-    if validation and len(songs) < _LEAST_TO_VALIDATE:
-        report.note(
-            f"no validation with fewer than {_LEAST_TO_VALIDATE} songs ({len(songs)} here): "
-            "the best epoch is that of the lowest training loss"
-        )
-        return songs, []
-    count = max(1, round(validation * len(songs))) if validation else 0
-    order = np.random.default_rng(seed).permutation(len(songs))
-    held_out = set(order[:count].tolist())
-    return (
-        [song for number, song in enumerate(songs) if number not in held_out],
-        [song for number, song in enumerate(songs) if number in held_out],
-    )
+def _loaded(path: PathLike, name: str, options: Mapping[str, Any]) -> Model:
+    """A saved model, of the name and the options that are asked for."""
+    model = load(path)
+    if model.model_name != name:
+        raise InputError(f"{path}: holds {model.model_name}, takes {name} to begin with")
+    saved = {**options_of(name), **model.model_options}
+    for option, value in options.items():
+        known = saved.get(option)
+        # A file has lists for tuples.
+        if (tuple(known) if isinstance(known, list) else known) != value:
+            raise InputError(f"{option}: got {value!r}, the model in {path} has {known!r}")
+    return model
 
 
-def _found(folder: PathLike, audio: Audio, report: Report) -> list[Song]:
-    songs, skipped = find_songs(folder, sources=audio.sources)
-    for reason in skipped:
-        report.note(f"skipped: {reason}")
-    return songs
-
-
-def _opened(
-    songs: Sequence[Song], audio: Audio, cache_dir: PathLike | None, report: Report
-) -> list[SongAudio]:
-    """The songs that can be decoded, as the course wants them."""
-    opened, reasons = [], []
-    for done, song in enumerate(songs, 1):
-        try:
-            opened.append(
-                SongAudio(
-                    song,
-                    sample_rate=audio.sample_rate,
-                    channels=audio.channels,
-                    sources=audio.sources,
-                    cache_dir=cache_dir,
-                )
-            )
-        except InputError as error:
-            reasons.append(str(error))
-            report.note(f"skipped: {error}")
-        report.progress("songs", done, len(songs))
-    if not opened:
-        raise InputError(f"none of {len(songs)} songs can be used, the first because {reasons[0]}")
-    return opened
+def _hold(model: Model, path: PathLike) -> None:
+    """Put a saved VL2M into a model."""
+    if not isinstance(model, Refining):
+        raise InputError(f"mask_model: got {path}, {model.model_name} takes none")
+    held = load(path)
+    if not isinstance(held, VL2M):
+        raise InputError(f"mask_model: got {held.model_name} in {path}, takes vl2m")
+    model.hold(held)

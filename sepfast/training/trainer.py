@@ -21,13 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sepfast.data.examples import Recording
 from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.fusion import fuse
 from sepfast.reference import Model
-from sepfast.training.course import Batch, Course, Material
+from sepfast.training.course import Batch, Course, Heard, Material
 from sepfast.training.courses import course_for
 from sepfast.training.folder import RunFolder, check_unused
 from sepfast.training.graph import Step, graphed
@@ -37,8 +36,8 @@ from sepfast.training.options import UNSAID, TrainingOptions
 
 def train(
     model: nn.Module,
-    songs: Sequence[Recording],
-    validation: Sequence[Recording],
+    songs: Sequence[Heard],
+    validation: Sequence[Heard],
     options: TrainingOptions,
     run_dir: str | os.PathLike[str],
     *,
@@ -50,9 +49,10 @@ def train(
     """Train a model, or go on with it.
 
     Args:
-        model: a DeepConvSep, its statistics set, or an Informed that `create_model` made; trained
-            in place, and on a GPU with fused layers, which it keeps.
-        songs: what it learns from.
+        model: that `create_model` made, a DeepConvSep with its statistics set, an Informed, or one
+            of system D's; trained in place, and on a GPU with fused layers, which it keeps. What
+            requires no gradient stays as it is.
+        songs: what it learns from; for system D, `Talk`s.
         validation: what tells the best epoch; without any, the training loss does.
         options: the choices.
         run_dir: where the run is kept, see `sepfast.training.folder`.
@@ -74,8 +74,9 @@ def train(
     model = model.to(pick_device(device))
     if _device(model).type == "cuda":
         fuse(model)
-    optimizer = options.optimizer_of(model.parameters())
-    folder = RunFolder(run_dir, _identity(model, songs, validation, options), UNSAID)
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    optimizer = options.optimizer_of(trained)
+    folder = RunFolder(run_dir, _identity(course_of, model, songs, validation, options), UNSAID)
     if resume:
         history = folder.restore(model, optimizer)
     else:
@@ -100,7 +101,7 @@ class _Loop:
         self,
         model: Model,
         optimizer: torch.optim.Optimizer,
-        course: Course,
+        course: Course[Any],
         options: TrainingOptions,
         report: Report,
     ) -> None:
@@ -210,9 +211,10 @@ def _device(model: Model) -> torch.device:
 
 
 def _identity(
+    course: type[Course[Heard]],
     model: Model,
-    songs: Sequence[Recording],
-    validation: Sequence[Recording],
+    songs: Sequence[Heard],
+    validation: Sequence[Heard],
     options: TrainingOptions,
 ) -> dict[str, Any]:
     """What must be the same for a run to be resumed, in plain types."""
@@ -220,8 +222,9 @@ def _identity(
         "model": model.model_name,
         "model_options": model.model_options,
         **options.resumable(),
-        "training song": [f"{song.song.name} ({song.samples} samples)" for song in songs],
-        "validation song": [f"{song.song.name} ({song.samples} samples)" for song in validation],
+        **course.identity(model),
+        f"training {course.learns_from}": [course.described(song) for song in songs],
+        f"validation {course.learns_from}": [course.described(song) for song in validation],
     }
 
 
