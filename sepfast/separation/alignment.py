@@ -139,7 +139,9 @@ class Alignment:
             alpha = alpha[:, kept]
             looked_at = np.column_stack([self._fragments.seconds(places), told.values[kept]])
             rows[frames - span.first] += fade * (_shares(alpha) @ looked_at)
-            cells.add(frames, places, fade * alpha, fade * told.line[inside])
+            # What lies behind the track's end is not drawn, where it would pile up.
+            drawn = first + told.frames[kept] <= last
+            cells.add(frames, places[drawn], fade * alpha[:, drawn], fade * told.line[inside])
         cells.add_magnitudes(span.first, magnitudes.double().numpy(force=True))
         self._rows.append(rows)
 
