@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import assert_near, kernels_on, noise, require_kernels
+from conftest import assert_near, kernels_on, noise, relative_error, require_kernels
 from contract import blocks_of
 from framings import framings
 from hypothesis import given, settings
@@ -203,23 +203,27 @@ def test_stretches_meet_without_a_seam(kernels, monkeypatch):
     x = kernels.put(noise(1100))
     grad = kernels.put(noise(framing.frames(1100), 129, seed=1))
 
-    # One program may walk along all of a line, however many others would then have nothing to do.
+    def differentiated(function, line):
+        leaf = line.clone().requires_grad_()
+        out = function(leaf, framing, power=0.3)
+        return out, *torch.autograd.grad(out, leaf, grad.to(leaf))
 
     def evaluate(frames, blocks):
         stand_in = blocks_of(FRAMES=frames, BLOCKS=blocks)
         monkeypatch.setattr("sepfast.kernels.launch.lookup", stand_in)
-        leaf = x.clone().requires_grad_()
-        out = ops.stft_magnitude(leaf, framing, power=0.3)
-        return out, *torch.autograd.grad(out, leaf, grad)
+        return differentiated(ops.stft_magnitude, x)
 
+    # Next to silence a power below 1 is steep: its gradient has fewer digits, PyTorch's own, too.
+    true, of_true = differentiated(stft_magnitude, x.double().cpu())
+    _, of_single = differentiated(stft_magnitude, x.cpu())
+    bound = 2 * relative_error(of_single, of_true)
+    # One program may walk along all of a line, however many others would then have nothing to do.
     whole = evaluate(4, 64)
-    true = stft_magnitude(x.double().cpu(), framing, power=0.3)
-    assert_near(whole[0], true, kernels.bound("stft_magnitude"))
+    for out, grads in (whole, evaluate(1, 2), evaluate(16, 2)):
+        assert_near(out, true, kernels.bound("stft_magnitude"))
+        assert_near(grads, of_true, bound)
     for blocks in (1, 2):
         assert all(map(torch.equal, evaluate(4, blocks), whole))
-    for frames in (1, 16):
-        for out, expected in zip(evaluate(frames, 2), whole, strict=True):
-            assert_near(out, expected, kernels.bound("stft_magnitude"))
 
 
 @given(
