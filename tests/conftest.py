@@ -1,6 +1,7 @@
 """What several test files share: real music, and models with something to say."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from contract import PoisonedMemory
+from speech_packages import Packages
 
 from sepfast import create_model, use_backend
 from sepfast.data.audio import read
@@ -61,6 +63,15 @@ def stereo_model(mixture, stems):
     magnitudes = stft_magnitude(waves, model.framing).flatten(0, 1)
     model.set_statistics(magnitudes.amin(1), magnitudes.amax(1))
     return model.requires_grad_(False)
+
+
+@pytest.fixture
+def packages(monkeypatch) -> Packages:
+    """Stand-ins in place of the packages that score speech."""
+    stand_in = Packages()
+    for name, module in stand_in.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return stand_in
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -1,4 +1,4 @@
-"""Scores of enhanced speech, and evaluating mixtures of talkers from end to end."""
+"""Evaluating mixtures of talkers from end to end."""
 
 import csv
 import json
@@ -6,13 +6,12 @@ import math
 import random
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import scipy.linalg
 import soundfile
-from talking import RATE, crowd, opening, talk, voice
+from talking import RATE, crowd, talk, voice
+from test_speech import noise
 from typer.testing import CliRunner
 
 from sepfast import InputError, create_model, metrics, save
@@ -21,7 +20,7 @@ from sepfast.data import find_utterances, mix, write_manifest
 from sepfast.data.landmarks import read_landmarks
 from sepfast.data.speaker_statistics import speaker_statistics
 from sepfast.evaluation import talkers
-from sepfast.evaluation.speech_scores import SpeechReport, score_speech, speech_table
+from sepfast.evaluation.speech_scores import SpeechReport, speech_table
 from sepfast.evaluation.talkers import (
     FolderEstimator,
     ModelEstimator,
@@ -29,40 +28,6 @@ from sepfast.evaluation.talkers import (
     evaluate_talkers,
     mixture_name,
 )
-
-
-class Packages:
-    """Stand-ins for the packages: scores of 4 and 5 for the reference itself, else of 2 and 3."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple] = []
-        self.answer: float | Exception | None = None
-
-    def pesq(self, rate, reference, estimate, mode, on_error):
-        self.calls.append(("pesq", rate, mode, reference.shape, reference.dtype))
-        return self._answer(4.0 if np.array_equal(reference, estimate) else 2.0)
-
-    def create(self, **options):
-        self.calls.append(("create", options))
-
-    def measure_from_arrays(self, reference, estimate, rate):
-        self.calls.append(("visqol", rate, reference.shape, reference.dtype))
-        score = self._answer(5.0 if np.array_equal(reference, estimate) else 3.0)
-        return SimpleNamespace(moslqo=score)
-
-    def _answer(self, score):
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return score if self.answer is None else self.answer
-
-
-@pytest.fixture
-def packages(monkeypatch) -> Packages:
-    stand_in = Packages()
-    error = SimpleNamespace(RETURN_VALUES=1)
-    monkeypatch.setitem(sys.modules, "pesq", SimpleNamespace(pesq=stand_in.pesq, PesqError=error))
-    monkeypatch.setitem(sys.modules, "visqol", SimpleNamespace(VisqolApi=lambda: stand_in))
-    return stand_in
 
 
 class Told(VoiceEstimator):
@@ -95,70 +60,6 @@ def manifests(data, tmp_path_factory):
     return {"two": (folder / "two.csv", two), "three": (folder / "three.csv", three)}
 
 
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.1, samples)
-
-
-def test_sdr_of_sources_is_a_projection_on_delays():
-    target, other = noise(3000), noise(3000, 1)
-    heard = np.convolve(target, noise(40, 2))[:3000] + 0.02 * other
-    delayed = scipy.linalg.toeplitz(np.append(target, np.zeros(511)), np.zeros(512))
-    padded = np.append(heard, np.zeros(511))
-    explained = delayed @ np.linalg.lstsq(delayed, padded, rcond=None)[0]
-    expected = 10 * np.log10((explained**2).sum() / ((padded - explained) ** 2).sum())
-    assert score_speech(target, heard, RATE, ["sdr"])["sdr"] == pytest.approx(expected, abs=1e-3)
-    # With the interferer as a source it is the same; as an image, the filter counts as distortion.
-    sources, both = np.stack([target, other])[:, None], np.stack([heard, heard])[:, None]
-    whole = {"window": math.inf, "hop": math.inf}
-    scores = metrics.bss_eval(sources, both, RATE, **whole, kind="sources")
-    assert scores.sdr[0, 0] == pytest.approx(expected, abs=1e-3)
-    assert np.isnan(scores.isr).all()
-    assert metrics.bss_eval(sources, both, RATE, **whole).sdr[0, 0] < expected - 5
-    with pytest.raises(InputError, match="kind: got 'v3', takes images or sources"):
-        metrics.bss_eval(sources, both, RATE, kind="v3")
-
-
-def test_packages_are_told_what_the_paper_says(packages):
-    wave = noise(RATE)
-    assert metrics.pesq(wave, wave, RATE) == 4
-    assert metrics.visqol(wave, 0.5 * wave, RATE) == 3
-    assert packages.calls == [
-        ("pesq", 8000, "nb", (8000,), np.float32),
-        ("create", {"mode": "speech", "use_lattice_model": False}),
-        ("visqol", 16000, (16000,), np.float64),
-    ]
-
-
-@pytest.mark.parametrize("score", [metrics.pesq, metrics.visqol])
-def test_what_has_no_score_is_nan(packages, score):
-    wave, silence = noise(RATE), np.zeros(RATE)
-    assert math.isnan(score(silence, wave, RATE))
-    assert math.isnan(score(wave, silence, RATE))
-    assert packages.calls == []
-    packages.answer = -7 if score is metrics.pesq else IndexError("list index out of range")
-    assert math.isnan(score(wave, wave, RATE))
-    packages.answer = math.nan
-    assert math.isnan(score(wave, wave, RATE))
-    for broken, message in (
-        (wave[1:], r"estimate: got shape \(15999,\), takes \(16000,\)"),
-        (np.append(wave[1:], np.nan), "estimate: holds NaN or infinite"),
-        (np.ones(RATE, int), "estimate: got int64 samples, takes floats"),
-    ):
-        with pytest.raises(InputError, match=message):
-            score(wave, broken, RATE)
-    with pytest.raises(InputError, match=r"reference: got shape \(1, 16000\), takes"):
-        score(wave[None], wave[None], RATE)
-    with pytest.raises(InputError, match="sample_rate: got 0, takes"):
-        score(wave, wave, 0)
-
-
-def test_pesq_is_not_given_what_it_has_no_room_for(packages):
-    wave = noise(20 * 8000 + 1)
-    assert math.isnan(metrics.pesq(wave, wave, 8000))
-    assert packages.calls == []
-    assert metrics.pesq(wave[1:], wave[1:], 8000) == 4
-
-
 @pytest.mark.parametrize("score", ["pesq", "visqol"])
 def test_a_package_that_is_not_installed(score, monkeypatch, packages, data, manifests, tmp_path):
     monkeypatch.setitem(sys.modules, score, None)
@@ -171,28 +72,6 @@ def test_a_package_that_is_not_installed(score, monkeypatch, packages, data, man
     assert len(table.header) == 3
     assert table.notes[1:] == [report.missing[score]]
     assert json.loads((tmp_path / "scores.json").read_text())["missing"] == dict(report.missing)
-
-
-def test_real_pesq():
-    pytest.importorskip("pesq")
-    wave = noise(RATE) * opening(np.arange(RATE) / RATE, 0)
-    # The raw score of no difference, 4.5, by P.862.1's map.
-    assert metrics.pesq(wave, wave, RATE) == pytest.approx(
-        0.999 + 4 / (1 + math.exp(4.6607 - 1.4945 * 4.5)), abs=1e-3
-    )
-    scores = [metrics.pesq(wave, wave + level * noise(RATE, 1), RATE) for level in (0.01, 0.1, 1)]
-    assert 4.5 > scores[0] > scores[1] > scores[2] > 1
-    assert math.isnan(metrics.pesq(wave[:3000], wave[:3000], RATE))
-    assert math.isnan(metrics.pesq(wave, 1e-30 * wave, RATE))
-
-
-def test_real_visqol():
-    pytest.importorskip("visqol")
-    wave = noise(RATE) * opening(np.arange(RATE) / RATE, 0)
-    scores = [metrics.visqol(wave, wave + level * noise(RATE, 1), RATE) for level in (0, 0.1, 1)]
-    assert scores[0] == 5
-    assert scores[0] > scores[1] > scores[2] >= 1
-    assert math.isnan(metrics.visqol(wave[:10_239], wave[:10_239], RATE))
 
 
 def test_the_target_scores_far_above_the_mixture(packages, data, manifests, tmp_path):

@@ -239,10 +239,12 @@ class FakeDlib:
 
     def shape_predictor(self, path):
         self.models.append(path)
-        part = lambda i, face: SimpleNamespace(x=i, y=face.at)  # noqa: E731
-        return lambda picture, face: SimpleNamespace(
-            parts=lambda: [part(i, face) for i in range(self.points)]
-        )
+
+        def predict(picture, face):
+            parts = [SimpleNamespace(x=i, y=face.at) for i in range(self.points)]
+            return SimpleNamespace(parts=lambda: parts)
+
+        return predict
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ def outcome(function, args, used=(True, True, True)):
         x.detach().requires_grad_() if x is not None and x.is_floating_point() else x for x in args
     ]
     out = function(*leaves)
-    loss = sum((x * noise(*x.shape, seed=9).to(x)).sum() for x, use in zip(out, used) if use)  # noqa: B905
+    chosen = [x for x, use in zip(out, used, strict=True) if use]
+    loss = sum((x * noise(*x.shape, seed=9).to(x)).sum() for x in chosen)
     wanted = [x for x in leaves if x is not None and x.is_floating_point()]
     return out, torch.autograd.grad(loss, wanted, materialize_grads=True)
 

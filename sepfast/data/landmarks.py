@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sepfast.data.arrays import read_array
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
 
@@ -167,12 +168,7 @@ def _rate_path(path: Path) -> Path:
 
 
 def _read_array(path: Path) -> Floats:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: is broken or no .npy file of numbers") from error
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"{path}: holds {array.dtype} values, takes real numbers")
+    array = read_array(path)
     if array.shape[1:] not in ((COLUMNS,), (COLUMNS // 2, 2)) or not len(array):
         raise InputError(
             f"{path}: holds shape {array.shape}, takes (frames, {COLUMNS}) or "

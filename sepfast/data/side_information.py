@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sepfast.data.arrays import read_array
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.reference.informed import SIDE_KINDS
@@ -209,12 +210,7 @@ def read_side_information(path: PathLike) -> SideInformation:
 
 
 def _read_array(path: Path) -> SideInformation:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: is broken or no .npy file of numbers") from error
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{path}: holds {array.dtype} values, takes real numbers")
+    array = read_array(path)
     if array.ndim not in (1, 2) or not array.size:
         raise InputError(f"{path}: holds shape {array.shape}, takes (steps,) or (steps, features)")
     values = _as_float32(array.reshape(len(array), -1))

@@ -118,12 +118,13 @@ class ContextTrack(ABC):
         length = (span.stop - span.first) * self.framing.hop
         return stems[..., before * self.framing.hop :][..., : None if span.last else length]
 
-    def ended(self, seconds: float) -> None:  # noqa: B027
+    def ended(self, seconds: float) -> None:
         """Hear how long the track is, when its last sample has come in.
 
         Raises:
             InputError: where what else is known of the track does not fit.
         """
+        del seconds  # most know nothing else
 
     @abstractmethod
     def _stems(self, part: Part, span: Span) -> Tensor:
