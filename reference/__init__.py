@@ -67,6 +67,13 @@ from sepfast.reference.soft_mask_loss import (
     soft_mask_loss,
     soft_mask_loss_backward,
 )
+from sepfast.reference.softplus_norm import (
+    ConvSoftplusNorm,
+    softplus_affine,
+    softplus_affine_backward,
+    softplus_norm,
+    softplus_norm_backward,
+)
 from sepfast.reference.stft import (
     ISTFT,
     STFT,
@@ -81,6 +88,7 @@ from sepfast.reference.stft_magnitude import (
     stft_magnitude,
     stft_magnitude_backward,
 )
+from sepfast.reference.style_transfer import UDT, DenoisingVAE, StyleTransfer
 
 __all__ = [
     "BLSTM",
@@ -89,6 +97,7 @@ __all__ = [
     "LSTM",
     "SOURCES",
     "STFT",
+    "UDT",
     "VL2M",
     "AVConcat",
     "AVConcatRef",
@@ -96,9 +105,11 @@ __all__ = [
     "AudioVisual",
     "BilinearAttention",
     "ConvPair",
+    "ConvSoftplusNorm",
     "DeconvPair",
     "DeepConvSep",
     "Denoiser",
+    "DenoisingVAE",
     "Framing",
     "Informed",
     "LSTMGrads",
@@ -110,6 +121,7 @@ __all__ = [
     "STFTMagnitude",
     "SoftMask",
     "SoftMaskLoss",
+    "StyleTransfer",
     "VL2MRef",
     "amplitude_mask",
     "amplitude_mask_loss",
@@ -146,6 +158,10 @@ __all__ = [
     "soft_mask_backward",
     "soft_mask_loss",
     "soft_mask_loss_backward",
+    "softplus_affine",
+    "softplus_affine_backward",
+    "softplus_norm",
+    "softplus_norm_backward",
     "stft",
     "stft_backward",
     "stft_magnitude",

@@ -8,11 +8,13 @@ from typing import Any
 
 from sepfast.errors import InputError
 from sepfast.reference import (
+    UDT,
     VL2M,
     AVConcat,
     AVConcatRef,
     DeepConvSep,
     Denoiser,
+    DenoisingVAE,
     Informed,
     Model,
     VL2MRef,
@@ -28,6 +30,8 @@ _MODELS: dict[str, tuple[Callable[..., Model], dict[str, Any]]] = {
     "vl2m-ref": (VL2MRef, {}),
     "av-concat": (AVConcat, {}),
     "av-concat-ref": (AVConcatRef, {}),
+    "udt": (UDT, {}),
+    "denoising-vae": (DenoisingVAE, {}),
 }
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from sepfast.data.side_line import Fragments, Steps
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
-from sepfast.separation.contexts import Span
+from sepfast.separation.track import Span
 
 _CELLS = 1000
 

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from sepfast import ops
 from sepfast.reference import AudioVisual, overlap_add
-from sepfast.separation.contexts import ContextTrack, Part, Span
+from sepfast.separation.contexts import ContextTrack, Part
+from sepfast.separation.track import Span
 
 #: Frames of a context at most, 30 s, and those that two share, 2 s.
 LONGEST, OVERLAP = 3000, 200

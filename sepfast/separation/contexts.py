@@ -1,41 +1,22 @@
-"""A track as a row of overlapping contexts, in spans that know nothing of each other.
+"""A track as a row of overlapping contexts.
 
 N sources, C channels, T frames of a context, K contexts in a span.
 
 A network hears T frames at once. Over a track its contexts lie `step` = T - overlap frames apart
-and are cross-faded (`fades`). A span is a stretch of the track: it reads the samples that its
-contexts reach, and gives back those between its first frame and the next span's, so that a track in
-spans is the track at once.
+and are cross-faded (`fades`). A span reads the samples that its contexts reach.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import replace
+from abc import abstractmethod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from sepfast.errors import InputError
 from sepfast.reference import Framing
 from sepfast.separation.fades import context_count, fades
-
-
-class Span(NamedTuple):
-    """A stretch of a track: its frames `first` to `stop` - 1.
-
-    `frames` is how many the whole track has, None while its end is not in sight.
-    """
-
-    first: int
-    stop: int
-    frames: int | None
-
-    @property
-    def last(self) -> bool:
-        """Whether the track ends with it."""
-        return self.stop == self.frames
+from sepfast.separation.track import Span, Track
 
 
 class Part(NamedTuple):
@@ -55,8 +36,8 @@ class Part(NamedTuple):
     frames: slice
 
 
-class ContextTrack(ABC):
-    """A network over a track of any length.
+class ContextTrack(Track):
+    """A network that hears one context at a time.
 
     Every context fades in over what it shares with the one before. Where `last_takes_over`, a
     track's last one does not, and has only the frames that no other has: the published programs of
@@ -70,13 +51,7 @@ class ContextTrack(ABC):
         sources: N.
 
     Attributes:
-        sources: N.
-        framing: the track's framing.
         step: frames from one context to the next; every span but the last ends on a multiple.
-        ahead: frames behind a span that its contexts reach.
-        behind: frames before a span that it reads.
-        tail: zeros behind a track that its last contexts may reach, in samples.
-        span: frames that make a good span, a multiple of `step`.
     """
 
     last_takes_over = False
@@ -88,43 +63,18 @@ class ContextTrack(ABC):
             raise InputError(
                 f"overlap: got {overlap}, takes 0 to {context - 1} of the model's {context} frames"
             )
-        self.framing, self.context, self.overlap = framing, context, overlap
-        self.sources = sources
-        self.step = context - overlap
-        self._reach = (framing.span - 1) // framing.hop
-        self.ahead, self.behind = overlap, self._reach + context
-        self.tail = framing.covered(context + 3)
-        self.span = -(-frames // self.step) * self.step
-        # Of samples that begin with a frame and end with one.
-        self._inner = replace(framing, front=0, rule="valid")
+        self.context, self.overlap, self.step = context, overlap, context - overlap
+        super().__init__(
+            framing,
+            span=-(-frames // self.step) * self.step,
+            ahead=overlap,
+            behind=context,
+            tail=framing.covered(context + 3),
+            sources=sources,
+        )
 
-    @torch.inference_mode()
-    def separate(self, line: Tensor, origin: int, span: Span) -> Tensor:
-        """Separate a span.
-
-        Args:
-            line: (channels, samples), the track with its zeros in front, from position `origin`
-                on; behind a track's end with `tail` zeros.
-            origin: position of the line's first sample.
-            span: the frames wanted.
-
-        Returns:
-            (N, channels, samples), from where frame `span.first` starts to where frame
-            `span.stop` would, and to the end of the last frame where the track ends.
-        """
-        # Frames before the span that still reach into its samples.
-        before = min(span.first, self._reach)
-        stems = self._stems(self._part(line, origin, span, before), span)
-        length = (span.stop - span.first) * self.framing.hop
-        return stems[..., before * self.framing.hop :][..., : None if span.last else length]
-
-    def ended(self, seconds: float) -> None:
-        """Hear how long the track is, when its last sample has come in.
-
-        Raises:
-            InputError: where what else is known of the track does not fit.
-        """
-        del seconds  # most know nothing else
+    def _synthesised(self, line: Tensor, origin: int, span: Span, before: int) -> Tensor:
+        return self._stems(self._part(line, origin, span, before), span)
 
     @abstractmethod
     def _stems(self, part: Part, span: Span) -> Tensor:

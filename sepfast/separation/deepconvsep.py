@@ -22,7 +22,8 @@ from sepfast import ops
 from sepfast.fusion import fuse
 from sepfast.reference import DeepConvSep, Levels, magnitude, masked_spectrum, overlap_add
 from sepfast.reference.overlap_add import overlapping, squared_window_sum
-from sepfast.separation.contexts import ContextTrack, Part, Span
+from sepfast.separation.contexts import ContextTrack, Part
+from sepfast.separation.track import Span
 
 #: Frames of a span: few enough for the buffers to stay in a CPU's cache; six minutes on a GPU, of
 #: which shares in float32 take a gigabyte.

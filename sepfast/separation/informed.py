@@ -33,7 +33,8 @@ from sepfast.errors import InputError
 from sepfast.fusion import fuse
 from sepfast.reference import Framing, Informed, magnitude, overlap_add
 from sepfast.separation.alignment import Alignment
-from sepfast.separation.contexts import ContextTrack, Part, Span
+from sepfast.separation.contexts import ContextTrack, Part
+from sepfast.separation.track import Span
 
 #: Frames of a span: 65 s at 16 kHz, in which two fragments of 18 are separated once more by the
 #: next span; nine minutes on a GPU.

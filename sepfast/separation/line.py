@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sepfast.separation.contexts import ContextTrack, Span
+from sepfast.separation.track import Span, Track
 
 
 class Line:
@@ -24,7 +24,7 @@ class Line:
         samples: samples that have arrived.
     """
 
-    def __init__(self, track: ContextTrack) -> None:
+    def __init__(self, track: Track) -> None:
         self._track, self._framing = track, track.framing
         self._blocks: list[Tensor] = []
         self._next = 0

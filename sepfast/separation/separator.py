@@ -13,13 +13,14 @@ from sepfast.data.resampling import StreamResampler
 from sepfast.data.side_information import SideInformation
 from sepfast.data.side_line import SideLine, TrueLine, side_line
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, Informed
+from sepfast.reference import DeepConvSep, Informed, StyleTransfer
 from sepfast.separation.alignment import Alignment
-from sepfast.separation.contexts import ContextTrack, Span
 from sepfast.separation.deepconvsep import DeepConvSepTrack
 from sepfast.separation.held import Held
 from sepfast.separation.informed import InformedTrack
 from sepfast.separation.line import Line, fit
+from sepfast.separation.style_transfer import StyleTransferTrack
+from sepfast.separation.track import Span, Track
 from sepfast.separation.transfer import to_device, to_host
 
 #: Samples that `__call__` hands on at once; more of those that are on a GPU, where each block is
@@ -37,7 +38,7 @@ class Separator:
         model: made by `create_model` or `load`; put into evaluation mode. Its weights are read
             here: after training on, make a new Separator.
         overlap: frames that neighbouring contexts share; None for the model's own: all but 5 of
-            the context for A, half of it for B and C.
+            the context for A, half of it for B and C. E has no contexts and takes None.
         device: where to compute; None for where the model is.
 
     Attributes:
@@ -60,20 +61,16 @@ class Separator:
         overlap: int | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        if not isinstance(model, DeepConvSep | Informed):
+        if not isinstance(model, DeepConvSep | Informed | StyleTransfer):
             raise InputError(
                 f"model: got a {type(model).__name__}, takes one that separates: "
-                "deepconvsep, deepconvsep-stereo or informed"
+                "deepconvsep, deepconvsep-stereo, informed, udt or denoising-vae"
             )
         model = model.eval() if device is None else model.eval().to(device)
         self.device = next(model.parameters()).device
         self.sources, self.sample_rate = model.sources, model.sample_rate
         self._stereo = isinstance(model, DeepConvSep) and model.channels == 2
-        self._track: DeepConvSepTrack | InformedTrack
-        if isinstance(model, Informed):
-            self._track = InformedTrack(model, overlap)
-        else:
-            self._track = DeepConvSepTrack(model, model.overlap if overlap is None else overlap)
+        self._name, self._track = type(model).__name__, _track(model, overlap)
         self.takes_side = isinstance(self._track, InformedTrack) and self._track.takes_side
 
     def check_side(self, given: bool) -> None:
@@ -85,7 +82,9 @@ class Separator:
         if isinstance(self._track, InformedTrack):
             self._track.check_side(given)
         elif given:
-            raise InputError("side: got side information, takes None: DeepConvSep is told nothing")
+            raise InputError(
+                f"side: got side information, takes None: {self._name} is told nothing"
+            )
 
     def __call__(
         self,
@@ -98,8 +97,8 @@ class Separator:
         """Separate a mixture.
 
         A mono model of A separates every channel by the masks of their mean; the stereo model of B
-        takes a mono mixture as two equal channels and gives back their mean. C separates every
-        channel on its own, and its accompaniment is the mixture without the vocals, at the
+        takes a mono mixture as two equal channels and gives back their mean. C and E separate
+        every channel on its own, and the second source is the mixture without the first, at the
         mixture's rate.
 
         Args:
@@ -182,15 +181,13 @@ class Separator:
         for piece in pieces:
             yield piece if whole else held.with_rest(piece)
 
-    def _told(
-        self, side: Side | None, seconds: float | None, alignment: Alignment | None
-    ) -> ContextTrack:
+    def _told(self, side: Side | None, seconds: float | None, alignment: Alignment | None) -> Track:
         """The track, told what is known of one recording."""
         self.check_side(side is not None)
         if isinstance(self._track, InformedTrack):
             return self._track.told(None if side is None else side_line(side), seconds, alignment)
         if alignment is not None:
-            raise InputError("alignment: got one, takes None: DeepConvSep has no attention")
+            raise InputError(f"alignment: got one, takes None: {self._name} has no attention")
         return self._track
 
     def _check(self, sample_rate: int, channels: int) -> None:
@@ -200,7 +197,7 @@ class Separator:
             raise InputError(f"waveform: got {channels} channels, takes 1 or 2")
 
     def _resampled(
-        self, blocks: Iterable[Tensor], track: ContextTrack, sample_rate: int, channels: int
+        self, blocks: Iterable[Tensor], track: Track, sample_rate: int, channels: int
     ) -> Iterator[Tensor]:
         """Separate at the model's rate; what comes out is as long as what went in."""
         taken = given = 0
@@ -224,7 +221,7 @@ class Separator:
         rest = torch.from_numpy(back.finish())
         yield fit(rest, taken - given).unflatten(0, shape).to(self.device)
 
-    def _separate(self, blocks: Iterable[Tensor], track: ContextTrack) -> Iterator[Tensor]:
+    def _separate(self, blocks: Iterable[Tensor], track: Track) -> Iterator[Tensor]:
         """Separate blocks at the model's rate."""
         line = Line(track)
         for block in to_device(blocks, self.device):
@@ -234,7 +231,7 @@ class Separator:
         for span in line.rest():
             yield self._piece(line, track, span)
 
-    def _piece(self, line: Line, track: ContextTrack, span: Span) -> Tensor:
+    def _piece(self, line: Line, track: Track, span: Span) -> Tensor:
         """Separate a span of the line: (sources, channels, samples)."""
         samples = line.samples_around(span)
         mono_for_stereo = len(samples) == 1 and self._stereo
@@ -246,7 +243,20 @@ class Separator:
         return line.crop(piece, span)
 
 
-def _measured(blocks: Iterable[Tensor], track: ContextTrack, sample_rate: int) -> Iterator[Tensor]:
+def _track(model: DeepConvSep | Informed | StyleTransfer, overlap: int | None) -> Track:
+    """The model over tracks."""
+    if isinstance(model, Informed):
+        return InformedTrack(model, overlap)
+    if isinstance(model, DeepConvSep):
+        return DeepConvSepTrack(model, model.overlap if overlap is None else overlap)
+    if overlap is not None:
+        raise InputError(
+            f"overlap: got {overlap}, takes None: {type(model).__name__} has no contexts"
+        )
+    return StyleTransferTrack(model)
+
+
+def _measured(blocks: Iterable[Tensor], track: Track, sample_rate: int) -> Iterator[Tensor]:
     """Pass blocks on, and tell the track how long they were."""
     samples = 0
     for block in blocks:

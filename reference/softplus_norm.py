@@ -1,0 +1,226 @@
+"""Softplus, batch normalisation and dropout behind a 1-D convolution: the block of system E.
+
+B batch, C channels, T frames, n = B T. x is what the convolution gives without its bias b:
+
+    s = log(1 + exp(x + b)),  m = mean(s),  v = mean((s - m)^2) over B and T,  r = 1 / sqrt(v + eps)
+    h = (s - m) r,  y = (h w + o) keep / (1 - p)
+
+With g = dy keep / (1 - p), again over B and T:
+
+    do = sum g,  dw = sum g h,  ds = w r (g - do / n - h dw / n)
+    dx = ds sigmoid(x + b),  db = sum dx
+
+The bias is taken in because PyTorch adds it, and sums its gradient, by passes of their own.
+
+With statistics that are fixed, y = s scale + shift for scale = w r and shift = o - m scale. They
+cannot go into the convolution's own weights, as softplus stands between. Into those of the next
+one they could, but would save nothing: softplus takes a pass, and bias, scale and shift are in it.
+
+Source: E, section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sepfast.errors import InputError
+from sepfast.reference.philox import draw_seed, dropped
+
+#: Where PyTorch's softplus is the identity.
+_LINEAR = 20.0
+
+
+def softplus_norm(
+    x: Tensor,
+    bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    offset: Tensor | None = None,
+    *,
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Softplus, normalisation by the batch's own statistics, and dropout.
+
+    Args:
+        x: (B, C, T), what a convolution gives without its bias.
+        bias: (C,) of the convolution, None for none.
+        weight: (C,) of the normalisation, None for ones.
+        offset: (C,) of the normalisation, None for zeros.
+        eps: added to the variance.
+        dropout: probability, 0 to below 1.
+        seed: (1,) of int64, from which dropout has its bits, see `philox.kept`; None without it.
+
+    Returns:
+        y (B, C, T) in the type of x; mean and biased variance (C,) of the softplus, constants, in
+        float32 for half types, NaN of nothing.
+    """
+    s = _activated(x, bias)
+    mean = s.mean((0, 2))
+    apart = s - mean[:, None]
+    variance = apart.square().mean((0, 2))
+    y = _scaled(apart, _gain(variance, weight, eps), offset)
+    if seed is not None and dropout:
+        y = dropped(y, dropout, seed)
+    return y.to(x.dtype), mean.detach(), variance.detach()
+
+
+def softplus_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    bias: Tensor | None,
+    weight: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of `softplus_norm`.
+
+    Args:
+        grad: (B, C, T), of y.
+        x, bias, weight, eps, dropout, seed: as in the forward.
+        mean, variance: what it gave.
+
+    Returns:
+        Gradients of x (B, C, T) in its type, and of bias, weight and offset, (C,) each, in float32
+        for half types.
+    """
+    g = _wide(grad)
+    if seed is not None and dropout:
+        g = dropped(g, dropout, seed)
+    s, rate = _activated(x, bias), torch.rsqrt(variance + eps)
+    count = max(1, x.shape[0] * x.shape[2])
+    h = (s - mean[:, None]) * rate[:, None]
+    of_offset, of_weight = g.sum((0, 2)), (g * h).sum((0, 2))
+    inner = g - of_offset[:, None] / count - h * (of_weight[:, None] / count)
+    dx = _gain(variance, weight, eps)[:, None] * inner * _slope(x, bias)
+    return dx.to(x.dtype), dx.sum((0, 2)), of_weight, of_offset
+
+
+def softplus_affine(x: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+    """Softplus, and normalisation by fixed statistics.
+
+    Args:
+        x: (B, C, T), what a convolution gives without its bias.
+        bias: (C,) of the convolution, None for none.
+        scale: (C,), weight / sqrt(variance + eps).
+        shift: (C,), offset - mean scale.
+
+    Returns:
+        log(1 + exp(x + bias)) scale + shift, (B, C, T) in the type of x.
+    """
+    return _scaled(_activated(x, bias), scale, shift).to(x.dtype)
+
+
+def softplus_affine_backward(
+    grad: Tensor, x: Tensor, bias: Tensor | None, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of `softplus_affine`.
+
+    Args:
+        grad: (B, C, T), of the result.
+        x, bias, scale: as in the forward.
+
+    Returns:
+        Gradients of x (B, C, T) in its type, and of bias, scale and shift, (C,) each, in float32
+        for half types.
+    """
+    g = _wide(grad)
+    dx = g * _wide(scale)[:, None] * _slope(x, bias)
+    of_scale = (g * _activated(x, bias)).sum((0, 2))
+    return dx.to(x.dtype), dx.sum((0, 2)), of_scale, g.sum((0, 2))
+
+
+class ConvSoftplusNorm(nn.Module):
+    """A 1-D convolution that keeps the frames, softplus, batch normalisation and dropout.
+
+    `norm` may become another layer, such as an `nn.SyncBatchNorm`. Dropout has its bits from
+    `philox.kept`, with a seed from PyTorch's generator of the device, at each call that trains.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: frames that a filter spans, odd.
+        transposed: whether the convolution is a transposed one.
+        dropout: probability, 0 to below 1.
+
+    Raises:
+        InputError: for a kernel that is not odd, or another dropout.
+
+    Example:
+        >>> import torch
+        >>> block = ConvSoftplusNorm(4, 6)
+        >>> block(torch.rand(2, 4, 50)).shape
+        torch.Size([2, 6, 50])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 5,
+        *,
+        transposed: bool = False,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if kernel < 1 or kernel % 2 == 0:
+            raise InputError(f"kernel: got {kernel}, takes an odd number of frames")
+        check_dropout(dropout)
+        kind = nn.ConvTranspose1d if transposed else nn.Conv1d
+        self.conv = kind(inputs, outputs, kernel, padding=kernel // 2)
+        self.norm = nn.BatchNorm1d(outputs)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Frames (B, inputs, T) to (B, outputs, T)."""
+        return self.drop(self.norm(F.softplus(self.conv(x))))
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout of (B, C, T) where the block trains."""
+        if not (self.training and self.dropout):
+            return x
+        return dropped(x, self.dropout, draw_seed(x.device))
+
+    def extra_repr(self) -> str:
+        """What `print` shows beside the layers."""
+        return f"dropout={self.dropout}"
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuse what is no probability, or would leave nothing."""
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout: got {dropout}, takes 0 to below 1")
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Statistics of half types are taken in float32."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _biased(x: Tensor, bias: Tensor | None) -> Tensor:
+    return _wide(x) if bias is None else _wide(x) + _wide(bias)[:, None]
+
+
+def _activated(x: Tensor, bias: Tensor | None) -> Tensor:
+    return F.softplus(_biased(x, bias), threshold=_LINEAR)
+
+
+def _slope(x: Tensor, bias: Tensor | None) -> Tensor:
+    z = _biased(x, bias)
+    return torch.where(z > _LINEAR, 1, z.sigmoid())
+
+
+def _gain(variance: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    rate = torch.rsqrt(variance + eps)
+    return rate if weight is None else rate * _wide(weight)
+
+
+def _scaled(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+    x = x * _wide(scale)[:, None]
+    return x if shift is None else x + _wide(shift)[:, None]
