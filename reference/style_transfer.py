@@ -119,6 +119,15 @@ class StyleTransfer(Model):
         """
         return self(mixture).clamp(min=0)
 
+    def loss(self, mixture: Tensor, clean: Tensor) -> Tensor:
+        """The loss of a batch to train on, a scalar.
+
+        Args:
+            mixture: (B, T, K), compressed magnitudes.
+            clean: (B, T, K), likewise.
+        """
+        raise NotImplementedError
+
     def _build(self) -> None:
         """Make the layers, by the sizes."""
         raise NotImplementedError

@@ -24,7 +24,7 @@ def demo(
 
     [bold]Example[/bold]: sepfast demo -o demo
     """
-    from sepfast.cli.train import shown
+    from sepfast.cli.training_report import shown
     from sepfast.demo import OPTIONS, run
 
     with shown() as report:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sepfast.cli.console import bar, console
 from sepfast.cli.evaluate_talkers import are_manifests, score_manifests
+from sepfast.cli.evaluate_transfer import are_transfers, score_transfers
 from sepfast.cli.options import Device
 from sepfast.errors import InputError
 
@@ -32,8 +33,9 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="REFERENCES",
-            help="Songs with their true stems: MUSDB18, MUSDB18-HQ, DSD100 or SONG/STEM.wav; or "
-            "manifests of talkers, such as test.csv of a run.",
+            help="Songs with their true stems: MUSDB18, MUSDB18-HQ, DSD100 or SONG/STEM.wav; "
+            "manifests of talkers or of duets, such as test.csv of a run; or a folder with "
+            "mixtures/NAME and clean/NAME.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the scores and plots.")],
@@ -43,7 +45,8 @@ def evaluate(
             "-e",
             "--estimates",
             help="Folder with SONG/STEM.wav, as separate writes; of talkers "
-            "with s1_a+s2_b.wav, where a of s1 is heard among b of s2.",
+            "with s1_a+s2_b.wav, where a of s1 is heard among b of s2; of duets and pairs with "
+            "NAME.wav or NAME/target.wav.",
         ),
     ] = None,
     model: Annotated[
@@ -67,7 +70,7 @@ def evaluate(
     hop: Annotated[float, typer.Option(help="Seconds from one frame to the next.")] = 1.0,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="The talkers of a manifest, as train takes them."),
+        typer.Option(metavar="FOLDER", help="The recordings of a manifest, as train takes them."),
     ] = None,
     video_rate: Annotated[
         float | None,
@@ -93,7 +96,25 @@ def evaluate(
     [bold]Example[/bold]: sepfast evaluate musdb18 -m model.safetensors -o scores --split test
 
     [bold]Example[/bold]: sepfast evaluate run/test.csv --data grid -m vl2m.safetensors -o scores
+
+    Of duets, and of pairs in mixtures/ and clean/, each mixture is scored as it is and by its
+    target: SI-SDR, SIR and SAR, as a table, in scores.json and scores.csv and as a box plot.
+
+    [bold]Example[/bold]: sepfast evaluate run/test.csv --data timit -m udt.safetensors -o scores
+
+    [bold]Example[/bold]: sepfast evaluate pairs -m udt.safetensors -o scores
     """
+    if are_transfers(references):
+        if oracle or side_info or split or video_rate is not None or (window, hop) != (1.0, 1.0):
+            raise InputError(
+                "evaluate: takes of duets and pairs no --oracle, --side-info, --split, --window, "
+                "--hop or --video-rate"
+            )
+        found = score_transfers(
+            references, data, output, estimates=estimates, model=model, device=device
+        )
+        _show(found, f"scores and plot: {output}")
+        return
     if are_manifests(references):
         if oracle or side_info or split or (window, hop) != (1.0, 1.0):
             raise InputError(

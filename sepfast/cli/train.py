@@ -5,35 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from sepfast.cli.console import console
 from sepfast.cli.options import Device
+from sepfast.cli.training_report import losses, shown
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
-    from sepfast.training.history import Epoch, History, Task
+    from sepfast.training.history import History
     from sepfast.training.options import TrainingOptions
 
 _PAPER = "Training, where it is to differ from the paper"
-_TASKS = {
-    "songs": "Opening songs",
-    "fragments": "Cutting songs",
-    "utterances": "Reading talkers",
-    "speakers": "Measuring speakers",
-    "statistics": "Measuring levels",
-    "training": "Training",
-}
 
 
 class Optimizer(StrEnum):
@@ -41,6 +26,13 @@ class Optimizer(StrEnum):
 
     adadelta = "adadelta"
     adam = "adam"
+
+
+class Voice(StrEnum):
+    """Whose voice is wanted."""
+
+    f = "f"
+    m = "m"
 
 
 class Reading(StrEnum):
@@ -56,7 +48,8 @@ def train(
         typer.Argument(
             metavar="DATA",
             help="A folder in the layout of MUSDB18, MUSDB18-HQ or DSD100, or SONG/STEM.wav; for "
-            "talkers of GRID or TCD-TIMIT, or SPEAKER/audio/NAME.wav with landmarks/NAME.txt.",
+            "talkers of GRID or TCD-TIMIT, or SPEAKER/audio/NAME.wav with landmarks/NAME.txt; for "
+            "style transfer TIMIT, or a folder with mixtures/ and clean/.",
         ),
     ],
     output: Annotated[
@@ -68,7 +61,7 @@ def train(
             "-m",
             "--model",
             help="deepconvsep, deepconvsep-stereo or informed; of talkers vl2m, vl2m-ref, "
-            "av-concat or av-concat-ref.",
+            "av-concat or av-concat-ref; for style transfer udt or denoising-vae.",
         ),
     ] = "deepconvsep-stereo",
     settings: Annotated[
@@ -188,6 +181,14 @@ def train(
     talkers: Annotated[
         int | None, typer.Option(help="In each mixture of talkers.", rich_help_panel=_PAPER)
     ] = None,
+    snippet: Annotated[
+        float | None,
+        typer.Option(help="Seconds of an example of style transfer.", rich_help_panel=_PAPER),
+    ] = None,
+    voice: Annotated[
+        Voice | None,
+        typer.Option(help="Whose voice is wanted of TIMIT.", rich_help_panel=_PAPER),
+    ] = None,
     loss: Annotated[
         Reading | None,
         typer.Option(
@@ -195,13 +196,21 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train a model on songs with stems, or on talkers. What is not given is as in its paper.
+    """Train a model on songs with stems, on talkers, or on mixtures and clean recordings.
+
+    What is not given is as in the model's paper.
 
     RUN/best.safetensors is the model of the best epoch, RUN/log.csv a table of all epochs, and
     RUN/last.pt is what --resume goes on from, also after Ctrl-C. vl2m-ref and av-concat-ref learn
     in two runs: the second has the first's best model as --init, and a vl2m as --mask-model.
 
     [bold]Example[/bold]: sepfast train musdb18 -o run -m deepconvsep-stereo --epochs 500
+
+    udt learns without pairs: from DATA/mixtures, and recordings of what is wanted in DATA/clean
+    that need not be in any mixture. denoising-vae takes pairs of equal names. Of TIMIT,
+    RUN/train.csv and RUN/test.csv are the mixtures to evaluate with.
+
+    [bold]Example[/bold]: sepfast train recordings -o run -m udt
     """
     from sepfast.training import train_folder
 
@@ -223,6 +232,8 @@ def train(
         target_slope=target_slope,
         augmentation=augmentation,
         talkers=talkers,
+        snippet=snippet,
+        voice=voice and voice.value,
         workers=workers,
         cuda_graph=cuda_graph,
     )
@@ -244,90 +255,13 @@ def train(
     console.print(_conclusion(output, history), markup=False, highlight=False)
 
 
-def shown() -> _Bars | _Lines:
-    """A report to the terminal or the log, for a `with` block."""
-    return _Bars() if console.is_terminal else _Lines()
-
-
-class _Lines:
-    """A report for a log: a line when a task begins, and one for each epoch."""
-
-    def __init__(self) -> None:
-        self.task: Task | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Nothing is left open."""
-
-    def note(self, text: str) -> None:
-        """Print a sentence."""
-        console.print(text, markup=False, highlight=False)
-
-    def progress(self, task: Task, done: int, total: int) -> None:
-        """Print a task's name when it begins."""
-        if task != self.task:
-            self.task = task
-            self.note(_TASKS[task])
-
-    def epoch(self, epoch: Epoch, best: bool) -> None:
-        """Print an epoch's losses."""
-        rate, seconds = f"learning rate {epoch.learning_rate:g}", f"{epoch.seconds:.1f} s"
-        mark = ", best so far" if best else ""
-        self.note(f"epoch {epoch.epoch}: {_losses(epoch)}, {rate}, {seconds}{mark}")
-
-
-class _Bars:
-    """A report for a terminal: a bar for each task, the last epoch's losses beside it."""
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}", markup=False),
-            console=console,
-        )
-        self.tasks: dict[Task, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.bars.stop()
-
-    def note(self, text: str) -> None:
-        """Print a sentence above the bars."""
-        console.print(text, markup=False, highlight=False)
-
-    def progress(self, task: Task, done: int, total: int) -> None:
-        """Move a task's bar."""
-        if task not in self.tasks:
-            self.tasks[task] = self.bars.add_task(_TASKS[task], losses="")
-        self.bars.update(self.tasks[task], completed=done, total=total)
-
-    def epoch(self, epoch: Epoch, best: bool) -> None:
-        """Show an epoch's losses."""
-        self.bars.update(self.tasks["training"], losses=f"epoch {epoch.epoch}: {_losses(epoch)}")
-
-
-def _losses(epoch: Epoch) -> str:
-    text = f"training loss {epoch.training_loss:.5g}"
-    if epoch.validation_loss is None:
-        return text
-    return f"{text}, validation loss {epoch.validation_loss:.5g}"
-
-
 def _conclusion(folder: Path, history: History) -> str:
     best = history.best
     assert best is not None  # a run has an epoch at least
     ended = {"patience": ", stopped early", "time limit": ", out of time"}.get(history.ended, "")
     return (
         f"{folder / 'best.safetensors'}: epoch {best.epoch} of {len(history.epochs)}{ended}, "
-        f"{_losses(best)}"
+        f"{losses(best)}"
     )
 
 
