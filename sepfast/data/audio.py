@@ -47,7 +47,7 @@ class AudioReader:
         sample_rate: samples a second.
         channels: channels of the stream that is read.
         samples: samples of each channel, or None where the container does not say exactly
-            (everything but WAV, FLAC, AIFF and Ogg).
+            (everything but WAV, SPHERE, FLAC, AIFF and Ogg).
 
     Raises:
         InputError: the file is missing, a folder, empty, truncated, no audio, or has no such

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from sepfast.data.sphere import check_sphere
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
     from av import AudioFrame
 
 #: Suffixes whose files can be read from any sample on.
-SEEKABLE = (".wav", ".flac")
+SEEKABLE = (".wav", ".flac", ".sph")
 _SOUNDFILE = (*SEEKABLE, ".aif", ".aiff", ".ogg", ".oga", ".opus")
 _PYAV = (".mp3", ".m4a", ".mp4", ".aac", ".ac3", ".mka", ".webm", ".wma")
 
@@ -64,6 +65,7 @@ def open_decoder(path: Path, stream: int) -> Decoder:
         _check_mp3_whole(path)
     if suffix not in _SOUNDFILE:
         return _AvDecoder(path, stream)
+    check_sphere(path)
     if stream:
         raise InputError(f"{path}: holds 1 audio stream; stream {stream} was asked for")
     decoder = _SoundFileDecoder(path)

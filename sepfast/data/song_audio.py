@@ -30,9 +30,10 @@ _LENGTH_TOLERANCE = 0.1  # seconds
 class SongAudio:
     """A song's mixture and stems at one sample rate, read from any sample on.
 
-    WAV and FLAC files at that rate are read where they are. Everything else is decoded once, to a
-    file in `cache_dir` that is mapped into memory and found again as long as the original does
-    not change. No file stays open, so that a thousand songs can be, and pickling sends only paths.
+    WAV, FLAC and SPHERE files at that rate are read where they are. Everything else is decoded
+    once, to a file in `cache_dir` that is mapped into memory and found again as long as the
+    original does not change. No file stays open, so that a thousand songs can be, and pickling
+    sends only paths.
 
     Attributes:
         song: what was opened.

@@ -10,7 +10,9 @@ from typing import Literal, Protocol
 from sepfast.files import atomic
 
 Ended = Literal["", "epochs", "patience", "time limit"]
-Task = Literal["songs", "fragments", "utterances", "speakers", "statistics", "training"]
+Task = Literal[
+    "songs", "fragments", "utterances", "speakers", "recordings", "statistics", "training"
+]
 
 
 @dataclass(frozen=True)

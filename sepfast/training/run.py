@@ -1,4 +1,4 @@
-"""From a folder of songs, or of talkers, to a trained model."""
+"""From a folder of songs, talkers or other recordings to a trained model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 
 from sepfast.checkpoint import load
 from sepfast.data.examples import Recording
+from sepfast.data.style_transfer import Part
 from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.models import create_model
 from sepfast.models import model_options as options_of
-from sepfast.reference import VL2M, Model
+from sepfast.reference import VL2M, DenoisingVAE, Model, StyleTransfer
 from sepfast.reference.audiovisual_ref import Refining
 from sepfast.training.course import SongCourse
 from sepfast.training.course_audiovisual import Talk
@@ -24,6 +25,7 @@ from sepfast.training.folder import check_unused
 from sepfast.training.history import History, Report, Silent
 from sepfast.training.options import TrainingOptions, defaults_for
 from sepfast.training.run_songs import songs_of
+from sepfast.training.run_style_transfer import parts_of
 from sepfast.training.run_talkers import talks_of
 from sepfast.training.trainer import train
 
@@ -44,7 +46,7 @@ def train_folder(
     resume: bool = False,
     report: Report | None = None,
 ) -> History:
-    """Train a model on the songs or talkers beneath a folder.
+    """Train a model on the songs, talkers or other recordings beneath a folder.
 
     Of a data set of songs with splits, its "train" is taken.
 
@@ -53,11 +55,16 @@ def train_folder(
     two steps: on the oracle's, then, by `init` and `mask_model`, on a VL2M's. All steps are to
     have the same seed, so that none has heard the test's speakers.
 
+    System E's models take TIMIT, or `mixtures` and `clean`, two folders of recordings that for
+    "udt" need have nothing to do with each other; "denoising-vae" takes pairs by their names. Of
+    TIMIT, mixtures to evaluate with are kept in `train.csv` and `test.csv` of the run.
+
     Args:
-        data: songs in any layout that `find_songs` knows, or talkers in one of `find_utterances`.
+        data: songs in any layout that `find_songs` knows, talkers in one of `find_utterances`, or
+            what `find_parts` takes.
         run_dir: where the run is kept.
         model_name: "deepconvsep", "deepconvsep-stereo", "informed", "vl2m", "vl2m-ref",
-            "av-concat" or "av-concat-ref".
+            "av-concat", "av-concat-ref", "udt" or "denoising-vae".
         options: the choices of training; None for the paper's.
         model_options: what `create_model` is to be given.
         init: a saved model of that name, whose weights, options and scaling it begins with.
@@ -65,7 +72,8 @@ def train_folder(
         validation: of songs, the fraction that is kept for validation, at least one of five or
             more and none of fewer, or a folder of songs of its own; None for 0.2. Of talkers, the
             fraction of the speakers for validation, and as many for the test; None for the
-            paper's.
+            paper's. For system E, the fraction of the recordings, of TIMIT of the speakers; None
+            for 0.2.
         video_rate: of talkers, video frames a second where no file beside the landmarks says.
         cache_dir: where decoded songs, varied fragments and statistics are kept; None for the
             user's cache.
@@ -87,8 +95,9 @@ def train_folder(
         check_unused(run_dir)
     model = _model(model_name, model_options or {}, options.seed, init, mask_model)
     course = course_for(model, options)
-    training: list[Recording] | list[Talk]
-    validating: list[Recording] | list[Talk]
+    training: list[Recording] | list[Talk] | list[Part]
+    validating: list[Recording] | list[Talk] | list[Part]
+    manifests = None if resume else run_dir
     if issubclass(course, SongCourse):
         audio = course.audio(model)
         share = 0.2 if validation is None else validation
@@ -96,8 +105,12 @@ def train_folder(
         if not resume and init is None:
             progress = partial(report.progress, "statistics")
             course.prepare(model, training, options, progress, pick_device(device))
+    elif isinstance(model, StyleTransfer):
+        paired = isinstance(model, DenoisingVAE)
+        training, validating = parts_of(
+            data, options, validation, cache_dir, manifests, report, paired=paired
+        )
     else:
-        manifests = None if resume else run_dir
         training, validating = talks_of(
             data, options, validation, video_rate, cache_dir, manifests, report
         )
