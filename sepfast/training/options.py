@@ -16,13 +16,16 @@ from sepfast.errors import InputError
 from sepfast.reference import LossWeights
 
 Optimizer = Literal["adadelta", "adam"]
+Voice = Literal["f", "m"]
 
 #: What may differ when a run is resumed: how long and how fast, not what an epoch computes.
 _RESUMABLE = ("epochs", "patience", "time_limit", "workers", "cuda_graph")
 
 #: Options that earlier versions did not have, and what those did. A run says nothing of them where
 #: it does the same, so that theirs can be resumed.
-UNSAID: Mapping[str, Any] = MappingProxyType({"weight_decay": 0.0, "augmentation": 0, "talkers": 2})
+UNSAID: Mapping[str, Any] = MappingProxyType(
+    {"weight_decay": 0.0, "augmentation": 0, "talkers": 2, "snippet": 2.0, "voice": "f"}
+)
 
 #: Option -> (least, most) that it takes; those whose least is an int are whole numbers.
 _RANGES = {
@@ -38,6 +41,7 @@ _RANGES = {
     "target_slope": (0.0, 1.0),
     "augmentation": (0, math.inf),
     "talkers": (2, math.inf),
+    "snippet": (0.0, math.inf),
     "validation_batches": (1, math.inf),
     "time_limit": (0.0, math.inf),
     "workers": (0, math.inf),
@@ -48,8 +52,9 @@ _RANGES = {
 class TrainingOptions:
     """The choices of a training run.
 
-    `silence`, `statistics`, `target_slope`, `validation_batches` and `loss` are for DeepConvSep
-    alone, `augmentation` for Informed, `talkers` for system D's models.
+    `silence`, `statistics`, `target_slope` and `loss` are for DeepConvSep alone, `augmentation`
+    for Informed, `talkers` for system D's models, `snippet` and `voice` for system E's, and
+    `validation_batches` for DeepConvSep and system E's.
 
     Attributes:
         batch_size: examples a step.
@@ -70,6 +75,8 @@ class TrainingOptions:
         augmentation: versions of each fragment, varied in level and pitch; 0 for fragments as
             they are.
         talkers: in each mixture, the one who is to be heard included.
+        snippet: seconds of an example.
+        voice: whose voice is wanted of TIMIT, "f" for women's and "m" for men's.
         validation_batches: batches of fixed excerpts that the validation loss is the mean of.
         time_limit: seconds after which training ends, in mid-epoch; 0 for never.
         workers: processes that read examples beside the one that trains.
@@ -96,6 +103,8 @@ class TrainingOptions:
     target_slope: float = 0.0
     augmentation: int = 0
     talkers: int = 2
+    snippet: float = 2.0
+    voice: Voice = "f"
     validation_batches: int = 20
     time_limit: float = 0.0
     workers: int = 0
@@ -109,6 +118,10 @@ class TrainingOptions:
             raise InputError(
                 f"optimizer: got {self.optimizer!r}, takes {' or '.join(get_args(Optimizer))}"
             )
+        if self.voice not in get_args(Voice):
+            raise InputError(f"voice: got {self.voice!r}, takes {' or '.join(get_args(Voice))}")
+        if self.snippet == 0:
+            raise InputError("snippet: got 0.0, takes more than 0")
         if any(later <= epoch for epoch, later in pairwise((0, *self.milestones))):
             raise InputError(f"milestones: got {self.milestones}, takes rising epochs from 1 on")
 
@@ -170,6 +183,16 @@ _TALKERS = TrainingOptions(
     patience=5,
 )
 
+#: System E. The paper says nothing of how it is trained; all of it is assumed.
+_TRANSFER = TrainingOptions(
+    batch_size=8,
+    batches_per_epoch=0,
+    epochs=1000,
+    optimizer="adam",
+    learning_rate=1e-3,
+    patience=20,
+)
+
 #: The papers' own, where they are not the defaults above.
 _PAPERS = {
     "deepconvsep": TrainingOptions(batch_size=30, batches_per_epoch=0, epochs=30),
@@ -186,4 +209,5 @@ _PAPERS = {
         augmentation=4,
     ),
     **dict.fromkeys(("vl2m", "vl2m-ref", "av-concat", "av-concat-ref"), _TALKERS),
+    **dict.fromkeys(("udt", "denoising-vae"), _TRANSFER),
 }
