@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sepfast.bench import network_cases, recurrent, work
+from sepfast.bench import network_cases, normalising, recurrent, work
 from sepfast.bench.attention import attention
 from sepfast.bench.case import Case, Output, Size, Tensors, product_precision, shaped
 from sepfast.bench.work import Work, Workload
@@ -34,6 +34,9 @@ def _suite(size: Size) -> Iterator[Case]:
     yield _masked("training/masked_istft+gradient", training, gradient=True)
     yield _masked("song/masked_istft-levels", song, levels=True)
     yield _magnitude("style-transfer/stft_magnitude", style)
+    yield normalising.norm("style-transfer/softplus_norm+gradient", style, gradient=True)
+    yield normalising.norm("style-transfer/softplus_norm", style)
+    yield normalising.affine("style-transfer/softplus_affine", style)
     landmarks = shaped("landmarks", size)
     yield _magnitude("landmarks/stft_magnitude-scaled", landmarks, scaled=True)
     yield _amplitudes("landmarks/amplitude_mask_loss+gradient", landmarks)

@@ -4,6 +4,7 @@ Those of the STFT by `torch.stft` and `torch.istft`: cuFFT's side. `overlap_deco
 contexts in one batch, where the reference takes a few after another. `bilinear_attention` by
 `scaled_dot_product_attention`, which does not return the weights: they are computed once more.
 Layers of `lstm` by what `torch.nn.LSTM` calls, which is cuDNN's on a GPU and has no peepholes.
+`softplus_norm` and `softplus_affine` by the layers' functions, for the one seed that is measured.
 Same names, arguments and layouts as `sepfast.reference`, as far as they are measured; windows are
 made once for a device. The inverse takes framings whose `front` is half of n_fft, as all that are
 measured have.
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sepfast.reference import Framing, Levels, deconv_pair, overlap_add, soft_mask
+from sepfast.reference.philox import kept
 
 __all__ = [
     "bilinear_attention",
@@ -28,9 +30,14 @@ __all__ = [
     "masked_istft",
     "overlap_decode",
     "soft_mask",
+    "softplus_affine",
+    "softplus_norm",
     "stft",
     "stft_magnitude",
 ]
+
+#: What dropout's bits are drawn from, wherever they are measured.
+SEED = 7
 
 
 def bilinear_attention(query: Tensor, memory: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +69,29 @@ def lstm_layers(
     output = torch.lstm(packed.data, packed.batch_sizes, states, weights, *options)[0]
     packed = PackedSequence(output, *packed[1:])
     return pad_packed_sequence(packed, batch_first=True, total_length=input.shape[1])[0]
+
+
+def softplus_norm(
+    x: Tensor,
+    bias: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    *,
+    dropout: float,
+    seed: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (B, C, T), and the mean and unbiased variance (C,); the mask of `SEED` is made once."""
+    mean, variance = torch.zeros(2, x.shape[1], dtype=x.dtype, device=x.device)
+    s = F.softplus(x + bias[:, None])
+    y = F.batch_norm(s, mean, variance, weight, offset, True, 1.0)
+    mask = _mask((x.shape[0], x.shape[1], x.shape[2]), dropout, x.device)
+    return torch.where(mask, y * (1 / (1 - dropout)), 0), mean, variance
+
+
+def softplus_affine(x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Softplus, scaled and shifted, (B, C, T)."""
+    mean, variance = torch.zeros_like(scale), torch.ones_like(scale)
+    return F.batch_norm(F.softplus(x + bias[:, None]), mean, variance, scale, shift, eps=0.0)
 
 
 def stft(waveform: Tensor, framing: Framing) -> Tensor:
@@ -146,6 +176,12 @@ def _samples(spectra: Tensor, framing: Framing, length: int) -> Tensor:
         spectra.flatten(0, -3), framing.n_fft, framing.hop, window=window, length=length
     )
     return lines.unflatten(0, spectra.shape[:-2])
+
+
+@lru_cache(maxsize=4)
+def _mask(shape: tuple[int, int, int], dropout: float, device: torch.device) -> Tensor:
+    """What dropout leaves, in memory."""
+    return kept(shape, dropout, torch.tensor([SEED], device=device))
 
 
 @lru_cache(maxsize=32)

@@ -32,6 +32,7 @@ _CHOICES: dict[str, tuple[int, ...] | None] = {
     "FRAMES": None,
     "SOURCES": (1, 2, 4),
     "BLOCK": None,
+    "TILE": None,
     "ROWS": None,
     "COLUMNS": None,
     "BINS": None,

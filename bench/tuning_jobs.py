@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepfast.bench import attention, network_jobs, recurrent
+from sepfast.bench import attention, network_jobs, normalising, recurrent
 from sepfast.bench.work import DEVICES, shipped_config
 from sepfast.kernels.tuning import shipped
 from sepfast.reference import FRAMINGS, Framing
@@ -84,6 +84,7 @@ def jobs(
         for precision in precisions
     ]
     wanted += [(f"amplitude_mask_loss_{stage}", {}) for stage in ("forward", "backward")]
+    wanted += normalising.keys()
     wanted += [each for p in precisions for each in (*attention.keys(p), *recurrent.keys(p))]
     wanted += [each for p in precisions for each in network_jobs.other_keys(p)]
     return [_job(f"sepfast_{kernel}", key, devices) for kernel, key in wanted]
@@ -110,6 +111,8 @@ def prepare(
     """
     if job.stage.startswith("bilinear_attention"):
         return attention.prepare(job.stage, job.key, frames, device)
+    if job.stage.startswith("softplus"):
+        return normalising.prepare(job.stage, frames, device)
     if job.stage.startswith("lstm"):
         return recurrent.prepare(job.stage, frames, device)
     if "precision" in job.key and "n_fft" not in job.key:

@@ -19,9 +19,13 @@ _MODULES = (
     "lstm",
     "soft_mask",
     "soft_mask_loss",
+    "softplus_affine",
+    "softplus_norm",
     "stft",
     "stft_magnitude",
     "masked_istft",
+    "sliding",
+    "sliding_inverse",
     "overlap_decode",
 )
 

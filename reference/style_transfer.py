@@ -25,7 +25,9 @@ below 0, which `estimate` cuts.
 
 Source: E (Venkataramani et al. 2019), section 3. The text leaves open whether the consistency terms
 decode latents with noise: here they do, so that there is one decoding for all terms; and whether
-gradients flow into both sides of them: they do.
+gradients flow into both sides of them: they do. It says nothing of the weights to begin with: here
+both auto-encoders begin with the same, so that equal sounds have equal latents from the start on;
+what a latent means in the one and in the other has then not to be found by chance.
 """
 
 from __future__ import annotations
@@ -175,6 +177,8 @@ class UDT(StyleTransfer):
         self.shared_decoder = self._block(self.hidden, self.hidden, transposed=True)
         self.mixture_decoder = self._decoder(self.blocks - 1)
         self.clean_decoder = self._decoder(self.blocks - 1)
+        self.clean_encoder.load_state_dict(self.mixture_encoder.state_dict())
+        self.clean_decoder.load_state_dict(self.mixture_decoder.state_dict())
 
     def forward(self, mixture: Tensor) -> Tensor:
         """What is wanted of a mixture, E_s -> D_t.

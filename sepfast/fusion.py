@@ -74,10 +74,11 @@ class FuseReport:
 def fuse(model: nn.Module, *, strict: bool = False) -> FuseReport:
     """Let a model's layers run fused kernels, in place.
 
-    Layers of `sepfast.reference`, and an `nn.Sequential` with convolution pairs of DeepConvSep in
-    it, become those of `sepfast.modules`: the same parameters, hooks and `state_dict`, and on a GPU
-    a kernel. Only the instances of this model are changed, and what is fused already stays so.
-    Works before or behind `torch.compile`, DDP and an optimizer.
+    Layers of `sepfast.reference`, and an `nn.Sequential` with convolution pairs of DeepConvSep or
+    normalised blocks of `ConvSoftplusNorm` in it, become those of `sepfast.modules`: the same
+    parameters, hooks and `state_dict`, and on a GPU a kernel. Only the instances of this model are
+    changed, and what is fused already stays so. Works before or behind `torch.compile`, DDP and an
+    optimizer.
 
     Args:
         model: any module, of sepfast or of your own.

@@ -174,6 +174,13 @@ def _amplitudes(rows: int, size: int, framing: Framing) -> Tensors:
     return {"scores": scores, "mixture": mixture, "target": target}
 
 
+def _channels(rows: int, size: int, framing: Framing) -> Tensors:
+    """Of `size` frames; x spreads over the bend of softplus."""
+    made = _random(x=(rows, 2, size), bias=(2,), weight=(2,), offset=(2,))
+    made["x"] *= 3
+    return made
+
+
 def _sequences(rows: int, size: int, framing: Framing) -> Tensors:
     """Of `size` hidden units, both directions, with all there may be."""
     made = _random(
@@ -224,6 +231,18 @@ CASES = [
         dots=True,
         rows=2,
         lowers=True,
+    ),
+    Case(
+        "softplus_affine",
+        _channels,
+        lambda f, x, framing: f.softplus_affine(*x.values()),
+        ("x", "bias", "weight", "offset"),
+    ),
+    Case(
+        "softplus_norm",
+        _channels,
+        lambda f, x, framing: f.softplus_norm(*x.values())[0],
+        ("x", "bias", "weight", "offset"),
     ),
     _loss("code"),
     _loss("code", 0.5, 0.7, 0.9),  # negative before its absolute value

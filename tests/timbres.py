@@ -1,4 +1,4 @@
-"""Two timbres: melodies of a low instrument and of a high one, alone and together."""
+"""Two timbres: a melody of tones, and strokes of noise above it, alone and together."""
 
 from pathlib import Path
 
@@ -7,52 +7,68 @@ import numpy as np
 from sepfast.data.audio import write
 
 RATE = 16000
-#: (pitches in Hz, amplitude of each partial by its number) of what is wanted and of what is not.
-LOW = ((150, 300), {1: 1.0, 2: 0.7, 3: 0.5, 4: 0.3})
-HIGH = ((700, 1400), {1: 1.0, 3: 0.8, 5: 0.5})
+#: Hz of the tones, and the amplitudes of their partials.
+_PITCHES = (165, 196, 220, 262, 294)
+_PARTIALS = (1.0, 0.7, 0.5, 0.3)
+#: Hz between which the noise lies.
+_BAND = (1500, 6000)
 
 
-def melody(timbre, samples, random):
-    """Notes of random pitch and length, a quarter of them rests; RMS 0.05."""
-    (lowest, highest), partials = timbre
-    line = np.zeros(samples, np.float32)
-    while not line.any():
-        at = 0
-        while at < samples:
-            length = min(int(random.uniform(0.15, 0.4) * RATE), samples - at)
-            pitch, level = random.uniform(lowest, highest), random.uniform(0.5, 1)
-            phases = dict(zip(partials, random.uniform(0, 2 * np.pi, len(partials)), strict=True))
-            t = np.arange(length) / RATE
-            note = sum(
-                a * np.sin(2 * np.pi * n * pitch * t + phases[n]) for n, a in partials.items()
-            )
-            fade = np.minimum(1, np.minimum(t, length / RATE - t) / 0.02)
-            line[at : at + length] = note * fade * level * (random.random() < 0.75)
-            at += length
-    return line * 0.05 / np.sqrt(np.mean(line**2))
+def tones(samples, random):
+    """A melody, (samples,)."""
+    return _played(samples, random, _tone)
+
+
+def noise(samples, random):
+    """Strokes of noise, (samples,)."""
+    return _played(samples, random, _stroke)
 
 
 def duet(samples, seed):
-    """A mixture and what is wanted of it, (2, samples)."""
+    """A mixture and its tones, which are what is wanted, (2, samples)."""
     random = np.random.default_rng((1, seed))
-    low, high = melody(LOW, samples, random), melody(HIGH, samples, random)
-    return np.stack([low + high, low])
+    wanted, other = tones(samples, random), noise(samples, random)
+    return np.stack([wanted + other, wanted])
 
 
 def alone(samples, seed):
-    """What is wanted, in no mixture: (samples,)."""
-    return melody(LOW, samples, np.random.default_rng((2, seed)))
+    """Tones that are in no mixture: (samples,)."""
+    return tones(samples, np.random.default_rng((2, seed)))
 
 
 def write_recordings(folder: Path, count: int, samples: int, *, paired: bool) -> Path:
     """As many mixtures, and in `clean` what is wanted of them, or other recordings of it."""
     for number in range(count):
-        mixture, target = duet(samples, number)
+        mixture, wanted = duet(samples, number)
         write(folder / "mixtures" / f"{number}.wav", mixture[None], RATE)
-        clean = target if paired else alone(samples, number)
-        write(
-            folder / "clean" / (f"{number}.wav" if paired else f"take {number}.wav"),
-            clean[None],
-            RATE,
-        )
+        name, clean = (number, wanted) if paired else (f"take {number}", alone(samples, number))
+        write(folder / "clean" / f"{name}.wav", clean[None], RATE)
     return folder
+
+
+def _played(samples, random, sound):
+    """Sounds of random lengths, a quarter of them rests; RMS 0.05."""
+    line = np.zeros(samples, np.float32)
+    while not line.any():
+        at = 0
+        while at < samples:
+            length = min(int(random.uniform(0.15, 0.4) * RATE), samples - at)
+            level = random.uniform(0.5, 1) * (random.random() < 0.75)
+            t = np.arange(length) / RATE
+            fade = np.minimum(1, np.minimum(t, length / RATE - t) / 0.02)
+            line[at : at + length] = sound(t, random) * fade * level
+            at += length
+    return line * 0.05 / np.sqrt(np.mean(line**2))
+
+
+def _tone(t, random):
+    pitch, phases = random.choice(_PITCHES), random.uniform(0, 2 * np.pi, len(_PARTIALS))
+    waves = (np.sin(2 * np.pi * n * pitch * t + phase) for n, phase in enumerate(phases, 1))
+    return sum(a * wave for a, wave in zip(_PARTIALS, waves, strict=True))
+
+
+def _stroke(t, random):
+    spectrum = np.fft.rfft(random.standard_normal(len(t)))
+    pitch = np.fft.rfftfreq(len(t), 1 / RATE)
+    spectrum[(pitch < _BAND[0]) | (pitch > _BAND[1])] = 0
+    return np.fft.irfft(spectrum, len(t)) * np.exp(-t / 0.1)

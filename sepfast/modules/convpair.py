@@ -1,15 +1,15 @@
-"""The fused `ConvPair` and `DeconvPair`, and an `nn.Sequential` with such pairs in it."""
+"""The fused `ConvPair` and `DeconvPair`, and what such pairs are among neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
 from sepfast import ops, reference
-from sepfast.modules.rule import Rule, hooked, watched
+from sepfast.modules.rule import Found, Rule, hooked, watched
 
 
 class ConvPair(reference.ConvPair):
@@ -26,7 +26,7 @@ class ConvPair(reference.ConvPair):
         """Codes of (B, C, T, F)."""
         if self.pool:
             return super().forward(x)
-        return _run("conv_pair", x, self.vertical, self.horizontal)
+        return run("conv_pair", x, self.vertical, self.horizontal)
 
 
 class DeconvPair(reference.DeconvPair):
@@ -41,42 +41,10 @@ class DeconvPair(reference.DeconvPair):
 
     def forward(self, input: Tensor) -> Tensor:
         """Spectra of codes (B, N2, T', F')."""
-        return _run("deconv_pair", input, self.horizontal, self.vertical)
+        return run("deconv_pair", input, self.horizontal, self.vertical)
 
 
-class Sequential(nn.Sequential):
-    """An `nn.Sequential` that runs the convolution pairs in it by one operator each.
-
-    A pair are neighbours, `Conv2d` (1, f1) and `Conv2d` (t2, 1) for `conv_pair`, or
-    `ConvTranspose2d` (t2, 1) and `ConvTranspose2d` (1, f1) for `deconv_pair`, with f1 and t2 above
-    1 and all other options as they are by default but channels and bias. It is looked for at each
-    call, so that the children may be exchanged. It runs layer by layer as long as one of the two
-    has hooks, or a class of its own as parametrizations make it; under `torch.func`; for an input
-    without batch; and for filters that do not span all bins, where there is no kernel. All else
-    runs as it always did.
-
-    Example:
-        >>> import torch, sepfast
-        >>> from torch import nn
-        >>> pair = nn.Conv2d(2, 50, (1, 513)), nn.Conv2d(50, 30, (15, 1))
-        >>> sepfast.modules.Sequential(*pair, nn.ReLU())(torch.rand(5, 2, 30, 513)).shape
-        torch.Size([5, 30, 16, 1])
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """What the layers make of an input, one behind the other."""
-        layers = list(self)
-        while layers:
-            operator = _operator(layers[:2])
-            if operator:
-                input = _run(operator, input, *layers[:2])
-                del layers[:2]
-            else:
-                input = layers.pop(0)(input)
-        return input
-
-
-def _operator(layers: list[Any]) -> str | None:
+def operator_of(layers: list[Any]) -> str | None:
     """The operator that computes what two layers do, by their classes and kernels alone.
 
     Kernels of one bin or one frame are none of its business: a layer can only be the first or the
@@ -95,7 +63,7 @@ def _operator(layers: list[Any]) -> str | None:
     return None
 
 
-def _run(operator: str, x: Tensor, first: Any, second: Any) -> Tensor:
+def run(operator: str, x: Tensor, first: Any, second: Any) -> Tensor:
     """A pair by its operator; layer by layer where that would not be the same, or no faster."""
     if watched() or _obstacle(first) or _obstacle(second) or not _fits(operator, x, first, second):
         return second(first(x))
@@ -133,41 +101,18 @@ def _obstacle(layer: Any) -> str | None:
     return "has hooks or a forward of its own, which would not run" if hooked(layer) else None
 
 
-class _Found(NamedTuple):
-    """A pair in an `nn.Sequential`.
-
-    Attributes:
-        operator: what computes it.
-        obstacle: why it does not, None where it does.
-    """
-
-    operator: str
-    obstacle: str | None
-
-
-def _pairs(sequential: nn.Sequential) -> Iterator[_Found]:
+def pairs(sequential: nn.Sequential) -> Iterator[Found]:
     """The pairs of an `nn.Sequential`, from the left."""
     for neighbours in pairwise(sequential._modules.items()):
-        operator = _operator([layer for _, layer in neighbours])
+        operator = operator_of([layer for _, layer in neighbours])
         if operator:
-            yield _Found(operator, _first_obstacle(neighbours))
+            yield Found(operator, _first_obstacle(neighbours))
 
 
 def _first_obstacle(named: Iterable[tuple[str, Any]]) -> str | None:
     """Why layers cannot be a pair, by the first of them that has a reason."""
     reasons = ((name, _obstacle(layer)) for name, layer in named)
     return next((f"its convolution {name} {reason}" for name, reason in reasons if reason), None)
-
-
-def _operators(sequential: nn.Sequential) -> str:
-    """The operators that a fused `Sequential` runs, each once."""
-    found = [pair.operator for pair in _pairs(sequential) if not pair.obstacle]
-    return ", ".join(dict.fromkeys(found))
-
-
-def _unpaired(sequential: nn.Sequential) -> str | None:
-    """Why the first pair that stays layer by layer does so."""
-    return next((pair.obstacle for pair in _pairs(sequential) if pair.obstacle), None)
 
 
 def _pair_obstacle(pair: reference.ConvPair | reference.DeconvPair) -> str | None:
@@ -182,12 +127,4 @@ def _pair_obstacle(pair: reference.ConvPair | reference.DeconvPair) -> str | Non
 RULES = (
     Rule(reference.ConvPair, ConvPair, "conv_pair", obstacle=_pair_obstacle),
     Rule(reference.DeconvPair, DeconvPair, "deconv_pair", obstacle=_pair_obstacle),
-    Rule(
-        nn.Sequential,
-        Sequential,
-        _operators,
-        concerns=lambda layer: any(_pairs(layer)),
-        obstacle=lambda layer: None if _operators(layer) else _unpaired(layer),
-        remainder=_unpaired,
-    ),
 )

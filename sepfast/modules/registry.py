@@ -9,8 +9,10 @@ from sepfast.modules import (
     deepconvsep,
     lstm,
     masked_istft,
+    sequential,
     soft_mask,
     soft_mask_loss,
+    softplus_norm,
     stft,
     stft_magnitude,
 )
@@ -23,8 +25,10 @@ RULES: tuple[Rule, ...] = (
     *deepconvsep.RULES,
     *lstm.RULES,
     *masked_istft.RULES,
+    *sequential.RULES,
     *soft_mask.RULES,
     *soft_mask_loss.RULES,
+    *softplus_norm.RULES,
     *stft.RULES,
     *stft_magnitude.RULES,
 )

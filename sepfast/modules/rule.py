@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -40,6 +40,18 @@ class Rule:
     def operator_of(self, layer: nn.Module) -> str:
         """The name of what an instance runs, several with commas between."""
         return self.operator if isinstance(self.operator, str) else self.operator(layer)
+
+
+class Found(NamedTuple):
+    """Neighbours in an `nn.Sequential` that an operator computes.
+
+    Attributes:
+        operator: its name.
+        obstacle: why it does not, None where it does.
+    """
+
+    operator: str
+    obstacle: str | None
 
 
 def hooked(layer: nn.Module) -> bool:

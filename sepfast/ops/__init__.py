@@ -13,6 +13,8 @@ from sepfast.ops.overlap_decode import overlap_decode
 from sepfast.ops.ranges import enable_ranges
 from sepfast.ops.soft_mask import soft_mask
 from sepfast.ops.soft_mask_loss import soft_mask_loss
+from sepfast.ops.softplus_affine import softplus_affine
+from sepfast.ops.softplus_norm import softplus_norm
 from sepfast.ops.stft import istft, stft
 from sepfast.ops.stft_magnitude import stft_magnitude
 
@@ -30,6 +32,8 @@ __all__ = [
     "overlap_decode",
     "soft_mask",
     "soft_mask_loss",
+    "softplus_affine",
+    "softplus_norm",
     "stft",
     "stft_magnitude",
     "use_backend",

@@ -21,7 +21,7 @@ from sepfast.ops.ranges import operator_range
 _LIBRARY = library.Library("sepfast", "FRAGMENT")
 
 #: Arguments that are of integers wherever they occur.
-_INTEGERS = ("lengths",)
+_INTEGERS = ("lengths", "seed")
 #: Arguments that are of float32 where the others are of a half type, or of that.
 _WIDE = ("cell", "of_cell", "cells")
 

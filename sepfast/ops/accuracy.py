@@ -20,6 +20,15 @@ Element by element, `soft_mask` and `soft_mask_loss`, whatever the precision of 
   among them, and the sum a tree: 5e-7, as far as masked mixture and target do not cancel;
 - its gradient is that difference by the slope of the sigmoid, 12 roundings: 5e-7.
 
+`softplus_norm` and `softplus_affine` are element by element behind the statistics, which are means
+of as many roundings as there are elements, nearly all of which cancel:
+
+- softplus is a polynomial of exp, and what is normalised a difference by the deviation: about 8
+  roundings, more by |mean| / deviation where that is above 1: 5e-7;
+- the gradient has the roundings of softplus, its slope and a difference of three terms of its own
+  size. That of the bias is a sum of what adds up to 0 but for the spread of the slope, so that for
+  inputs that spread over the bend of softplus a tenth of its terms is left: 5e-6.
+
 Convolution pairs are one product behind another, of up to 1026 and 750 terms, backward up to three:
 
 - highest: an accumulator rounds once for every 32 terms or so, which is less than the rounding of
@@ -124,6 +133,8 @@ ACCURACY: dict[str, dict[Precision, Bound]] = {
     },
     "soft_mask": _same(Bound(2e-7, 5e-7)),
     "soft_mask_loss": _same(Bound(5e-7, 5e-7)),
+    "softplus_affine": _same(Bound(5e-7, 5e-7)),
+    "softplus_norm": _same(Bound(5e-7, 5e-6)),
     "stft": _PRODUCTS,
     "istft": _PRODUCTS,
     "stft_magnitude": _PRODUCTS,
