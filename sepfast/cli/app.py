@@ -13,6 +13,7 @@ from sepfast.cli.console import errors
 from sepfast.cli.demo import demo
 from sepfast.cli.enhance import enhance
 from sepfast.cli.evaluate import evaluate
+from sepfast.cli.experiments import experiments
 from sepfast.cli.fuse_report import fuse_report
 from sepfast.cli.importing import importing
 from sepfast.cli.landmarks import landmarks
@@ -26,6 +27,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "separate": separate,
     "enhance": enhance,
     "train": train,
+    "experiments": experiments,
     "evaluate": evaluate,
     "compare": compare,
     "landmarks": landmarks,

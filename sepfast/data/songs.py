@@ -7,13 +7,13 @@ Layouts, with S for the sources: MUSDB18, `{train,test}/SONG.stem.mp4`; MUSDB18-
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sepfast.data.decoders import SEEKABLE
 from sepfast.errors import InputError
-from sepfast.files import PathLike
+from sepfast.files import PathLike, atomic
 
 SOURCES = ("vocals", "drums", "bass", "other")
 
@@ -78,6 +78,44 @@ def find_songs(
     if not songs:
         raise InputError(_nothing_found(root, split, sources, reasons))
     return sorted(songs, key=lambda song: (song.name, song.split or "")), reasons
+
+
+def find_songs_of(
+    root: PathLike, split: str | None, *, sources: Sequence[str] = SOURCES
+) -> tuple[list[Song], list[str]]:
+    """The songs of a part of a data set, or of a list of names.
+
+    Args:
+        root: as of `find_songs`.
+        split: "train", "test", None for all songs, or the path of a file with the name of a song
+            in each line, as `write_names` writes it.
+        sources: as of `find_songs`.
+
+    Raises:
+        InputError: as `find_songs` does, for a file that cannot be read, and for names that no
+            song has.
+    """
+    if split in (None, *_SPLITS):
+        return find_songs(root, split=split, sources=sources)
+    assert split is not None
+    if not Path(split).is_file():
+        raise InputError(f"split: got {split!r}, takes train, test or a file of songs' names")
+    try:
+        names = set(Path(split).read_text("utf-8").splitlines()) - {""}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{split}: cannot be read, takes the name of a song a line") from error
+    songs, reasons = find_songs(root, sources=sources)
+    missing = sorted(names - {song.name for song in songs})
+    if missing or not names:
+        first = f", of which {missing[0]!r} is none" if missing else ""
+        raise InputError(f"{split}: names {len(names)} songs{first} of {root}")
+    return [song for song in songs if song.name in names], reasons
+
+
+def write_names(path: PathLike, songs: Iterable[Song]) -> None:
+    """Write the names of songs, each in a line of its own."""
+    with atomic(path) as temporary:
+        temporary.write_text("".join(f"{song.name}\n" for song in songs), "utf-8")
 
 
 def _nothing_found(

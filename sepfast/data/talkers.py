@@ -41,6 +41,8 @@ FRAMING = FRAMINGS["landmarks"]
 
 #: Speakers of GRID and of TCD-TIMIT for training, validation and test.
 _PUBLISHED = {33: (25, 4, 4), 59: (51, 4, 4)}
+#: Fractions for training, validation and test where nothing else is said.
+PARTS = (0.8, 0.1, 0.1)
 _AUDIO_FOLDERS = ("audio", "Clips/straightcam")
 
 
@@ -222,7 +224,7 @@ def _counts(
     what: str, total: int, fractions: tuple[float, float, float] | None
 ) -> tuple[int, int, int]:
     """How many of `total` each part gets, at least one."""
-    shares = fractions or (0.8, 0.1, 0.1)
+    shares = fractions or PARTS
     if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 1) > 1e-6:
         raise InputError(f"fractions: got {shares}, takes three above 0 with sum 1")
     validation, test = (max(1, round(share * total)) for share in shares[1:])

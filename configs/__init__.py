@@ -1,0 +1,1 @@
+"""The papers' experiments, a TOML file each; `sepfast.experiments` reads and checks them."""
