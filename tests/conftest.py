@@ -37,6 +37,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """A folder in place of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def song_path():
     """A real recording with its stems: 6 s, stereo, 44.1 kHz."""

@@ -151,7 +151,7 @@ def test_silent_data_is_an_error_and_not_an_endless_search():
     examples = Examples(Excerpts([song], 2000), 2, 0, SilenceFilter.of(model, 0.02))
     with pytest.raises(InputError, match="nearly silent, only 0 of 200"):
         _ = examples[1, 0]
-    assert len(song.reads) == 200
+    assert sum(stop > start for start, stop in song.reads) == 200
 
 
 def test_features_are_scaled_magnitudes_by_hand():

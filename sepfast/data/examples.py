@@ -6,22 +6,26 @@ reads and a device computes.
 
 Every batch follows from its key (seed, epoch, item) alone. Which worker makes it, in what order
 and after which interruption makes no difference.
+
+A batch is read into one array, each excerpt at its place, and what the silence filter turns down is
+overwritten by the next that is drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sepfast.data.songs import Song
+from sepfast.data.augmented_examples import Augmentation, Draw, remixed_extrema
+from sepfast.data.excerpts import Excerpts, Floats, Recording
 from sepfast.errors import InputError
 from sepfast.ops import stft_magnitude
 from sepfast.reference import DeepConvSep, Framing
@@ -34,82 +38,81 @@ _FILTERED_BINS = 425
 _BLOCK = 2048
 
 
-class Recording(Protocol):
-    """A song with its sources, read piece by piece; `SongAudio` is one."""
-
-    @property
-    def song(self) -> Song:
-        """Where it comes from; its name is for people."""
-
-    @property
-    def samples(self) -> int:
-        """The song's length, in samples of each channel."""
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples: (1 + N, C, stop - start) float32, the mixture first, zeros behind the end."""
-
-
-class Excerpts:
-    """All excerpts of some songs, numbered through: one for each sample that it can start at.
-
-    A song shorter than an excerpt counts as one, with silence behind it.
-
-    Args:
-        songs: the songs, at least one.
-        samples: length of an excerpt.
-    """
-
-    def __init__(self, songs: Sequence[Recording], samples: int) -> None:
-        if not songs:
-            raise InputError("songs: got none, takes at least one")
-        self.songs, self.samples = songs, samples
-        self._ends = np.cumsum([max(1, song.samples - samples + 1) for song in songs])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def batches(self, batch_size: int) -> int:
-        """Batches that the songs fill when excerpts are laid end to end, at least one."""
-        whole = sum(-(-song.samples // self.samples) for song in self.songs)
-        return max(1, -(-whole // batch_size))
-
-    def __getitem__(self, number: int) -> tuple[Recording, Tensor]:
-        """The song of an excerpt, and its samples (1 + N, C, samples)."""
-        index = int(np.searchsorted(self._ends, number, side="right"))
-        start = number - (int(self._ends[index - 1]) if index else 0)
-        song = self.songs[index]
-        return song, torch.from_numpy(song.read(start, start + self.samples))
-
-
 @dataclass(frozen=True)
 class SilenceFilter:
     """B's filter: an example counts if its scaled mixture's mean magnitude is above a threshold.
 
+    The mixture is scaled as the model is given it, one that is remixed by its sources' extrema.
+
     Attributes:
         framing: the framing of an excerpt.
-        scale: (C, 1, F), one over the range of the mixture's magnitudes.
-        offset: (C, 1, F), what brings the smallest of them to 0.
+        scale: (2, C, 1, bins), one over the range of the mixture's magnitudes in the bins that are
+            looked at; first of an excerpt, then of a remixed mixture.
+        offset: (2,), the means of what brings the smallest of them to 0.
         threshold: the mean that must be passed; 0.02 in B.
     """
 
     framing: Framing
-    scale: Tensor
-    offset: Tensor
+    scale: Floats
+    offset: Floats
     threshold: float
 
     @classmethod
     def of(cls, model: DeepConvSep, threshold: float) -> Self:
-        """The filter for a model, by its statistics of the mixture."""
-        floor, peak = (
-            rows[-model.channels :, None].cpu().clone() for rows in (model.minimum, model.maximum)
+        """The filter for a model, by its statistics."""
+        factor, summand = model.scaling()
+        floor, span = remixed_extrema(model)
+        summands = [torch.zeros_like(factor) if summand is None else summand, -floor / span]
+        scale, offset = (
+            torch.stack(parts)[..., :_FILTERED_BINS].cpu().numpy()
+            for parts in ([factor, 1 / span], summands)
         )
-        scale = 1 / torch.where(peak > floor, peak - floor, 1)
-        return cls(excerpt_framing(model.framing), scale, -floor * scale, threshold)
+        return cls(excerpt_framing(model.framing), scale, offset.mean((1, 2, 3)), threshold)
 
     def __call__(self, mixture: Tensor) -> bool:
-        """Whether a mixture (C, samples) is loud enough."""
-        scaled = stft_magnitude(mixture, self.framing, scale=self.scale, offset=self.offset)
-        return float(scaled[..., :_FILTERED_BINS].mean()) > self.threshold
+        """Whether an excerpt's mixture (C, samples) is loud enough."""
+        return bool(self.passed(mixture[None], np.zeros(1, bool))[0])
+
+    def passed(self, mixtures: Tensor, remixed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of some mixtures, (B, C, samples), are loud enough, (B,).
+
+        Args:
+            mixtures: on the CPU.
+            remixed: (B,), which are scaled as remixed ones.
+        """
+        # Most of an example's time may go in here, and more by the operator: numpy's magnitudes are
+        # faster, and one mixture at a time takes so little memory that none is given back to the
+        # system to be asked for again.
+        f = self.framing
+        window = f.window_on(mixtures) * f.scale
+        overlapping = mixtures.unfold(-1, f.span, f.hop)  # (B, C, T, L)
+        frames = torch.empty(overlapping.shape[1:])
+        levels = np.empty((len(mixtures), *self.scale.shape[1:]), np.float32)  # (B, C, 1, bins)
+        for level, own in zip(levels, overlapping, strict=True):
+            torch.mul(own, window, out=frames)
+            magnitudes = np.abs(torch.fft.rfft(frames, f.n_fft).numpy())[..., :_FILTERED_BINS]
+            magnitudes.mean(-2, keepdims=True, out=level)
+        rows = remixed.astype(np.intp)
+        means = (levels * self.scale[rows]).mean((1, 2, 3)) + self.offset[rows]
+        return means > self.threshold
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch, and what it was made of.
+
+    Attributes:
+        waveforms: (B, 1 + N, C, samples), the mixture first.
+        draws: what each example was drawn from.
+    """
+
+    waveforms: Tensor
+    draws: tuple[Draw, ...]
+
+    @property
+    def remixed(self) -> Tensor:
+        """Which examples are remixed, (B,) bool."""
+        return torch.tensor([draw.remixed for draw in self.draws])
 
 
 class Examples(Dataset[Tensor]):
@@ -122,7 +125,11 @@ class Examples(Dataset[Tensor]):
         excerpts: what is drawn from.
         batch_size: B.
         seed: of all draws, 0 or more.
-        keep: tells of a mixture (C, samples) whether it is used; what is not is drawn again.
+        keep: which mixtures are used; what is not is drawn again. None for all.
+        augmentation: how often an example is remixed, and sources are dropped.
+
+    Raises:
+        InputError: for an augmentation that takes more sources.
     """
 
     def __init__(
@@ -130,9 +137,13 @@ class Examples(Dataset[Tensor]):
         excerpts: Excerpts,
         batch_size: int,
         seed: int,
-        keep: Callable[[Tensor], bool] | None = None,
+        keep: SilenceFilter | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.excerpts, self.batch_size, self.seed, self.keep = excerpts, batch_size, seed, keep
+        self.augmentation = augmentation or Augmentation()
+        self._sources = excerpts.shape[0] - 1
+        self.augmentation.check_sources(self._sources)
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         """A batch by its epoch and item.
@@ -140,27 +151,75 @@ class Examples(Dataset[Tensor]):
         Raises:
             InputError: where the songs are nearly silent, so that the batch cannot be filled.
         """
-        return torch.stack([waveform for _, waveform in self._drawn(key)])
+        return self.drawn(key).waveforms
 
     def names(self, epoch: int, item: int) -> list[str]:
         """The songs that a batch is drawn from, each once."""
-        return sorted({song.song.name for song, _ in self._drawn((epoch, item))})
+        draws = self.drawn((epoch, item)).draws
+        numbers = {number for draw in draws for number in draw.excerpts}
+        return sorted({self.excerpts.song(number).song.name for number in numbers})
 
-    def _drawn(self, key: tuple[int, int]) -> list[tuple[Recording, Tensor]]:
-        drawn = list(islice(self._kept(key), self.batch_size))
-        if len(drawn) < self.batch_size:
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a batch, (B, 1 + N, C, samples)."""
+        return (self.batch_size, *self.excerpts.shape)
+
+    def drawn(self, key: tuple[int, int], out: Tensor | None = None) -> Drawn:
+        """A batch by its epoch and item, with what it was made of.
+
+        Args:
+            key: epoch and item.
+            out: what to fill, of `shape`, float32; None for a new one.
+
+        Raises:
+            InputError: as above.
+        """
+        random = np.random.default_rng((self.seed, *key))
+        batch = torch.empty(self.shape) if out is None else out
+        waveforms, draws = batch.numpy(), list[Draw]()
+        left = self.batch_size * _TRIES
+        while len(draws) < self.batch_size and left:
+            begin = len(draws)
+            fresh = [self._draw(random) for _ in range(min(self.batch_size - begin, left))]
+            left -= len(fresh)
+            for place, draw in enumerate(fresh, begin):
+                self._make(waveforms[place], draw)
+            for place in self._passed(batch[begin : begin + len(fresh), 0], fresh):
+                if begin + place != len(draws):
+                    waveforms[len(draws)] = waveforms[begin + place]
+                draws.append(fresh[place])
+        if len(draws) < self.batch_size:
             raise InputError(
-                f"data: is nearly silent, only {len(drawn)} of {self.batch_size * _TRIES} excerpts "
+                f"data: is nearly silent, only {len(draws)} of {self.batch_size * _TRIES} excerpts "
                 "pass the silence filter; a lower `silence` lets more pass, 0 all"
             )
-        return drawn
+        return Drawn(batch, tuple(draws))
 
-    def _kept(self, key: tuple[int, int]) -> Iterator[tuple[Recording, Tensor]]:
-        random = np.random.default_rng((self.seed, *key))
-        for _ in range(self.batch_size * _TRIES):
-            song, waveform = self.excerpts[int(random.integers(len(self.excerpts)))]
-            if self.keep is None or self.keep(waveform[0]):
-                yield song, waveform
+    def _draw(self, random: np.random.Generator) -> Draw:
+        return self.augmentation.draw(random, len(self.excerpts), self._sources)
+
+    def _make(self, out: Floats, draw: Draw) -> None:
+        """Fill (1 + N, C, samples) with an example."""
+        if draw.plain:
+            self.excerpts.read_into(out, draw.excerpts[0])
+            return
+        kept = range(self._sources) if draw.kept is None else draw.kept
+        out[0] = 0
+        for source in range(self._sources):
+            row = out[1 + source]
+            if source in kept:
+                number = draw.excerpts[source if draw.remixed else 0]
+                self.excerpts.read_row(row, number, 1 + source)
+                out[0] += row
+            else:
+                row[:] = 0
+
+    def _passed(self, mixtures: Tensor, draws: Sequence[Draw]) -> Sequence[int]:
+        """The places of those that the silence filter lets pass."""
+        if self.keep is None:
+            return range(len(draws))
+        remixed = np.array([draw.remixed for draw in draws])
+        return np.flatnonzero(self.keep.passed(mixtures, remixed)).tolist()
 
 
 def validation_batches(excerpts: Excerpts, batch_size: int, count: int) -> list[Tensor]:
@@ -187,7 +246,11 @@ def excerpt_framing(framing: Framing) -> Framing:
 
 @torch.no_grad()
 def batch_features(
-    model: DeepConvSep, waveforms: Tensor, *, target_slope: float = 0.0
+    model: DeepConvSep,
+    waveforms: Tensor,
+    *,
+    target_slope: float = 0.0,
+    remixed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What a model is trained on, from samples.
 
@@ -196,6 +259,7 @@ def batch_features(
         waveforms: (B, 1 + N, C, samples), the mixture first, on the model's device.
         target_slope: how far the targets are turned down along the bins, in a line from 1 at
             0 Hz to 1 - target_slope at half the sample rate; 0.5 in B.
+        remixed: (B,) bool, whose mixtures are scaled by their sources' extrema; None for none.
 
     Returns:
         The mixture (B, C, T, F) and the targets (B, N, C, T, F), scaled.
@@ -211,6 +275,10 @@ def batch_features(
         )
     magnitudes = stft_magnitude(waveforms, excerpt_framing(model.framing))
     mixture, targets = model.scale(magnitudes[:, 0]), model.scale_targets(magnitudes[:, 1:])
+    if remixed is not None:
+        floor, span = remixed_extrema(model)
+        scaled = (magnitudes[:, 0] - floor) / span
+        mixture = torch.where(remixed[:, None, None, None], scaled, mixture)
     if target_slope:
         # Made where it is needed: a copy from the host would be waited for.
         slope = torch.linspace(

@@ -1,7 +1,7 @@
 """Songs with stems as samples, read from any sample on.
 
 What cannot be read where it is, compressed or at another sample rate, is decoded once to a file
-that is mapped into memory.
+of plain samples.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ import numpy as np
 
 from sepfast.data.audio import AudioReader, read_span
 from sepfast.data.decoders import SEEKABLE
+from sepfast.data.raw_samples import RawSamples, wav_samples
 from sepfast.data.resampling import StreamResampler
 from sepfast.data.songs import SOURCES, Song, Track
 from sepfast.errors import InputError
@@ -30,8 +31,8 @@ _LENGTH_TOLERANCE = 0.1  # seconds
 class SongAudio:
     """A song's mixture and stems at one sample rate, read from any sample on.
 
-    WAV, FLAC and SPHERE files at that rate are read where they are. Everything else is decoded
-    once, to a file in `cache_dir` that is mapped into memory and found again as long as the
+    WAV, FLAC and SPHERE files at that rate are read where they are, WAV files without a decoder.
+    Everything else is decoded once, to a file in `cache_dir` that is found again as long as the
     original does not change. No file stays open, so that a thousand songs can be, and pickling
     sends only paths.
 
@@ -91,19 +92,71 @@ class SongAudio:
         """
         if not 0 <= start <= stop:
             raise InputError(f"start, stop: got {start}, {stop}, take 0 <= start <= stop")
-        parts = {name: self._part(track, start, stop) for name, track in self._tracks.items()}
-        stems = [parts[source] for source in self.sources]
-        mixture = parts["mixture"] if self.song.mixture else np.sum(list(parts.values()), axis=0)
-        return np.stack([mixture, *stems])
+        out = np.empty((1 + len(self.sources), self.channels, stop - start), np.float32)
+        self.read_into(out, start)
+        return out
 
-    def _part(self, track: _Samples, start: int, stop: int) -> np.ndarray:
-        """One track's samples, (channels, stop - start), with zeros behind its end."""
-        part = np.zeros((self.channels, stop - start), np.float32)
+    def read_into(self, out: np.ndarray, start: int) -> None:
+        """Fill an array with what `read` gives from `start` on.
+
+        Args:
+            out: (1 + sources, channels, n) float32.
+            start: a sample, 0 or more.
+
+        Raises:
+            InputError: for an array of other rows or channels, or a file that is corrupt there.
+        """
+        if out.shape[:2] != (1 + len(self.sources), self.channels):
+            raise InputError(
+                f"out: got shape {out.shape}, takes "
+                f"({1 + len(self.sources)}, {self.channels}, samples)"
+            )
+        stems = dict(zip(self.sources, out[1:], strict=True))
+        for source, row in stems.items():
+            self._fill(row, self._tracks[source], start)
+        self._mix(out[0], start, stems)
+
+    def read_row(self, out: np.ndarray, row: int, start: int) -> None:
+        """Fill an array, (channels, n) float32, with one row of what `read` gives, and only it.
+
+        Raises:
+            InputError: a file is corrupt there.
+        """
+        if row:
+            self._fill(out, self._tracks[self.sources[row - 1]], start)
+        else:
+            self._mix(out, start, {})
+
+    def fingerprint(self) -> tuple[str, ...]:
+        """What its samples follow from: files with their sizes and times of change, and the span.
+
+        Raises:
+            InputError: a file is gone.
+        """
+        how = (self.sample_rate, self.channels, self._first, self.samples, self.sources)
+        return (repr(how), *(f"{name}|{_state(t.track)}" for name, t in self._tracks.items()))
+
+    def _mix(self, out: np.ndarray, start: int, stems: Mapping[str, np.ndarray]) -> None:
+        """The mixture, (channels, n), from its file, or as the sum of all stems."""
+        if self.song.mixture:
+            self._fill(out, self._tracks["mixture"], start)
+            return
+        out[:] = 0
+        for name, track in self._tracks.items():
+            part = stems.get(name)
+            if part is None:
+                part = np.empty_like(out)
+                self._fill(part, track, start)
+            out += part
+
+    def _fill(self, out: np.ndarray, track: _Samples, start: int) -> None:
+        """One track's samples, (channels, n), with zeros behind its end."""
         first = self._first + start
-        last = min(self._first + min(stop, self.samples), track.samples)
-        if first < last:
-            part[:, : last - first] = track.read(first, last)
-        return part
+        last = min(self._first + min(start + out.shape[1], self.samples), track.samples)
+        count = max(0, last - first)
+        if count:
+            track.read_into(out[:, :count], first)
+        out[:, count:] = 0
 
     def _common_length(self) -> int:
         """The longest track's samples; raises where another is shorter than rounding explains."""
@@ -135,35 +188,37 @@ class _Samples(Protocol):
     def samples(self) -> int:
         """How many there are of each channel."""
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples `start` to `stop`, within `samples`, (channels, stop - start) float32."""
+    def read_into(self, out: np.ndarray, start: int) -> None:
+        """Fill (channels, n) float32 with the samples from `start` on, all within `samples`."""
 
 
 @dataclass(frozen=True)
-class _FileSamples:
-    """Samples of a file as it is. It is opened for each read: open files are few, songs many."""
+class _DecodedSamples:
+    """Samples of a file that a decoder reads, which opens it each time."""
 
     track: Track
     samples: int
-    channels: int
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return _with_channels(read_span(self.track.path, start, stop), self.channels)
+    def read_into(self, out: np.ndarray, start: int) -> None:
+        out[:] = _with_channels(read_span(self.track.path, start, start + out.shape[1]), len(out))
 
 
 @dataclass(frozen=True)
-class _CachedSamples:
-    """Samples of a file decoded to a `.npy` of float32, (samples, channels)."""
+class _PlainSamples:
+    """Samples that lie in a WAV file, or in a `.npy` that a file was decoded to."""
 
     track: Track
-    samples: int
-    channels: int
-    path: Path
-    offset: int
+    raw: RawSamples
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        shape = (self.samples, self.channels)
-        return np.memmap(self.path, np.float32, "r", self.offset, shape)[start:stop].T
+    @property
+    def samples(self) -> int:
+        return self.raw.samples
+
+    def read_into(self, out: np.ndarray, start: int) -> None:
+        self.raw.read_into(out, start)
+        checked = self.raw.encoding != "float32" or self.raw.path != self.track.path
+        if not (checked or np.isfinite(out).all()):
+            read_span(self.track.path, start, start + out.shape[1])  # raises, and says where
 
 
 def _wanted(song: Song, sources: tuple[str, ...]) -> dict[str, Track]:
@@ -182,7 +237,7 @@ def _opened(track: Track, sample_rate: int, channels: int, cache_dir: Path) -> _
             raise InputError(f"{track}: has {reader.channels} channels, takes 1 or 2")
         seekable = track.path.suffix.lower() in SEEKABLE and reader.sample_rate == sample_rate
         if seekable and reader.samples is not None:
-            return _FileSamples(track, reader.samples, channels)
+            return _readable(track, reader.samples, reader.channels)
         path = cache_dir / _cache_name(track, sample_rate, channels)
         cached = _cached(track, path, channels)
         if cached is None:
@@ -193,15 +248,30 @@ def _opened(track: Track, sample_rate: int, channels: int, cache_dir: Path) -> _
     return cached
 
 
+def _readable(track: Track, samples: int, channels: int) -> _Samples:
+    """The samples of a file as it is; what is said of it is what its decoder says."""
+    raw = wav_samples(track.path) if track.path.suffix.lower() == ".wav" else None
+    if raw is not None and (raw.samples, raw.channels) == (samples, channels):
+        return _PlainSamples(track, raw)
+    return _DecodedSamples(track, samples)
+
+
 def _cache_name(track: Track, sample_rate: int, channels: int) -> str:
     """A name that changes with the file and with what is made of it."""
-    about = track.path.stat()
-    parts = (track.path.resolve(), track.stream, about.st_size, about.st_mtime_ns)
-    key = "|".join(map(str, (*parts, sample_rate, channels)))
+    key = f"{_state(track)}|{sample_rate}|{channels}"
     return hashlib.sha256(os.fsencode(key)).hexdigest()[:32] + ".npy"
 
 
-def _cached(track: Track, path: Path, channels: int) -> _CachedSamples | None:
+def _state(track: Track) -> str:
+    """What changes when a file does: its path, stream, size and time of change."""
+    try:
+        about = track.path.stat()
+    except OSError as error:
+        raise InputError(f"{track.path}: cannot be read ({error.strerror})") from error
+    return f"{track.path.resolve()}|{track.stream}|{about.st_size}|{about.st_mtime_ns}"
+
+
+def _cached(track: Track, path: Path, channels: int) -> _PlainSamples | None:
     """The decoded samples at `path`, or None where there are none or the file is broken."""
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
@@ -209,7 +279,7 @@ def _cached(track: Track, path: Path, channels: int) -> _CachedSamples | None:
         return None
     if mapped.dtype != np.float32 or mapped.shape[1:] != (channels,):
         return None
-    return _CachedSamples(track, mapped.shape[0], channels, path, mapped.offset)
+    return _PlainSamples(track, RawSamples(path, mapped.offset, len(mapped), channels, "float32"))
 
 
 def _decode(reader: AudioReader, path: Path, sample_rate: int, channels: int) -> None:
