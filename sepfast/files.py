@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from sepfast.errors import InputError
 
 PathLike = str | os.PathLike[str]
+
+#: What writing alone can fail with: no room on the disk, in the quota, or for so long a file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def atomic(path: PathLike) -> Iterator[Path]:
         The temporary path.
 
     Raises:
-        InputError: where the folder cannot be written, or `path` is a folder.
+        InputError: where the folder cannot be written, `path` is a folder, or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".sepfast-{secrets.token_hex(8)}{path.suffix}")
@@ -41,5 +45,9 @@ def atomic(path: PathLike) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sepfast.cli.console import console
 from sepfast.cli.options import Device
+from sepfast.cli.plan import epochs_of, fraction_or_folder, one_of, plan_of
 from sepfast.cli.training_report import losses, shown
-from sepfast.errors import InputError
 
 if TYPE_CHECKING:
     from sepfast.training.history import History
-    from sepfast.training.options import TrainingOptions
 
 _PAPER = "Training, where it is to differ from the paper"
 
@@ -26,6 +24,15 @@ class Optimizer(StrEnum):
 
     adadelta = "adadelta"
     adam = "adam"
+    sgd = "sgd"
+
+
+class Precision(StrEnum):
+    """Types that products are computed in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class Voice(StrEnum):
@@ -44,30 +51,50 @@ class Reading(StrEnum):
 
 def train(
     data: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="DATA",
             help="A folder in the layout of MUSDB18, MUSDB18-HQ or DSD100, or SONG/STEM.wav; for "
             "talkers of GRID or TCD-TIMIT, or SPEAKER/audio/NAME.wav with landmarks/NAME.txt; for "
             "style transfer TIMIT, or a folder with mixtures/ and clean/.",
         ),
-    ],
+    ] = None,
+    data_option: Annotated[
+        Path | None, typer.Option("--data", metavar="PATH", help="DATA, given by name.")
+    ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")
-    ],
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="RUN",
+            help="Folder of the run. (default: of an experiment, runs/NAME)",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="An experiment of a paper, see `sepfast experiments`, or a TOML file like theirs.",
+        ),
+    ] = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-m",
             "--model",
-            help="deepconvsep, deepconvsep-stereo or informed; of talkers vl2m, vl2m-ref, "
-            "av-concat or av-concat-ref; for style transfer udt or denoising-vae.",
+            help="deepconvsep, deepconvsep-stereo, denoiser or informed; of talkers vl2m, "
+            "vl2m-ref, av-concat or av-concat-ref; for style transfer udt or denoising-vae. "
+            "(default: deepconvsep-stereo)",
         ),
-    ] = "deepconvsep-stereo",
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="An option of the model, see `sepfast models`."
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the model, see `sepfast models`, or of training or the run, by its "
+            "name in an experiment's file.",
         ),
     ] = None,
     init: Annotated[
@@ -78,6 +105,17 @@ def train(
         typer.Option(
             metavar="FILE", help="A trained vl2m whose masks vl2m-ref or av-concat-ref refine."
         ),
+    ] = None,
+    separator: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A trained deepconvsep whose output is denoised."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The source of it that is denoised, such as vocals.")
+    ] = None,
+    extra: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="More songs to train on, and for nothing else."),
     ] = None,
     validation: Annotated[
         str | None,
@@ -105,6 +143,27 @@ def train(
             help="Replay each step as one CUDA graph, faster with small batches. (default: no)",
         ),
     ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(help="Keep the model of each Nth epoch in RUN/epochs; 0 for none."),
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(help="How many of these are kept, the newest. (default: 5)")
+    ] = None,
+    listen: Annotated[
+        int | None,
+        typer.Option(
+            help="Separate an excerpt of a validation song each N epochs, to RUN/validation; 0 for "
+            "never."
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None,
+        typer.Option(
+            "--tensorboard/--no-tensorboard",
+            help="Write curves and excerpts to RUN/tensorboard. (default: no)",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs at most.", rich_help_panel=_PAPER)
     ] = None,
@@ -126,6 +185,17 @@ def train(
         typer.Option(
             help="How much of each weight is added to its gradient.", rich_help_panel=_PAPER
         ),
+    ] = None,
+    clip_norm: Annotated[
+        float | None,
+        typer.Option(
+            help="Scale gradients of a larger norm down to this one; 0 for never.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of products in training; float16 on a GPU.", rich_help_panel=_PAPER),
     ] = None,
     milestones: Annotated[
         str | None,
@@ -171,6 +241,20 @@ def train(
             help="How far targets are turned down at the highest bin.", rich_help_panel=_PAPER
         ),
     ] = None,
+    remix: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that an example's sources are drawn from any song and time each.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = None,
+    source_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that some sources are taken out of an example's mixture.",
+            rich_help_panel=_PAPER,
+        ),
+    ] = None,
     augmentation: Annotated[
         int | None,
         typer.Option(
@@ -198,13 +282,23 @@ def train(
 ) -> None:
     """Train a model on songs with stems, on talkers, or on mixtures and clean recordings.
 
-    What is not given is as in the model's paper.
+    What is not given is as in the experiment, and else as in the model's paper. Where something is
+    given twice, a flag such as --epochs goes before --set, and --set before --config.
+
+    [bold]Example[/bold]: sepfast train --config b-stereo --data musdb18 --set epochs=500
 
     RUN/best.safetensors is the model of the best epoch, RUN/log.csv a table of all epochs, and
-    RUN/last.pt is what --resume goes on from, also after Ctrl-C. vl2m-ref and av-concat-ref learn
-    in two runs: the second has the first's best model as --init, and a vl2m as --mask-model.
+    RUN/last.pt is what --resume goes on from, also after Ctrl-C; RUN/run.json says with which
+    options, versions and device it was made. vl2m-ref and av-concat-ref learn in two runs: the
+    second has the first's best model as --init, and a vl2m as --mask-model.
 
     [bold]Example[/bold]: sepfast train musdb18 -o run -m deepconvsep-stereo --epochs 500
+
+    A denoiser learns what the output of a trained separator lacks, for one of its sources:
+    separate and evaluate take it as --denoise.
+
+    [bold]Example[/bold]: sepfast train musdb18 -o run-vocals -m denoiser
+    --separator run/best.safetensors --source vocals
 
     udt learns without pairs: from DATA/mixtures, and recordings of what is wanted in DATA/clean
     that need not be in any mixture. denoising-vae takes pairs of equal names. Of TIMIT,
@@ -214,40 +308,57 @@ def train(
     """
     from sepfast.training import train_folder
 
-    options = _options(
-        model,
-        loss,
+    data = one_of(data, data_option)
+    plan = plan_of(config, model, settings or [])
+    plan.check_needs(separator=separator, extra=extra)
+    output = output or plan.folder()
+    options = plan.options_with(
+        loss and loss.value,
         epochs=epochs,
         batch_size=batch_size,
         batches_per_epoch=batches_per_epoch,
         optimizer=optimizer and optimizer.value,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        milestones=None if milestones is None else _milestones(milestones),
+        milestones=None if milestones is None else epochs_of(milestones),
         patience=patience,
         time_limit=time_limit,
         seed=seed,
         silence=silence,
         statistics=statistics,
         target_slope=target_slope,
+        remix=remix,
+        source_drop=source_drop,
         augmentation=augmentation,
         talkers=talkers,
         snippet=snippet,
         voice=voice and voice.value,
         workers=workers,
         cuda_graph=cuda_graph,
+        precision=precision and precision.value,
+        clip_norm=clip_norm,
+        checkpoint_every=checkpoint_every,
+        keep=keep,
+        tensorboard=tensorboard,
+        listen=listen,
     )
     with shown() as report:
         history = train_folder(
             data,
             output,
-            model,
+            plan.model,
             options,
-            model_options=_model_options(model, settings or []),
+            model_options=plan.model_options,
             init=init,
             mask_model=mask_model,
-            validation=None if validation is None else _fraction_or_folder(validation),
-            video_rate=video_rate,
+            separator=separator,
+            extra=extra,
+            **plan.run_with(
+                source=source,
+                validation=None if validation is None else fraction_or_folder(validation),
+                video_rate=video_rate,
+            ),
+            experiment=plan.text,
             device=device,
             resume=resume,
             report=report,
@@ -263,52 +374,3 @@ def _conclusion(folder: Path, history: History) -> str:
         f"{folder / 'best.safetensors'}: epoch {best.epoch} of {len(history.epochs)}{ended}, "
         f"{losses(best)}"
     )
-
-
-def _options(model: str, reading: Reading | None, **given: Any) -> TrainingOptions:
-    """The paper's options with those that were given."""
-    from sepfast.training import defaults_for
-
-    options = defaults_for(model)
-    if reading is not None:
-        given["loss"] = replace(options.loss, reading=reading.value)
-    return replace(options, **{name: value for name, value in given.items() if value is not None})
-
-
-def _model_options(model: str, settings: list[str]) -> dict[str, Any]:
-    """KEY=VALUE, each value in the type of the option's default."""
-    from sepfast.models import model_options
-
-    defaults = model_options(model)
-    options = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set: got {setting!r}, takes KEY=VALUE")
-        options[key] = _value(key, text, defaults.get(key, ""))
-    return options
-
-
-def _value(key: str, text: str, default: Any) -> Any:
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if isinstance(default, tuple):
-            return tuple(text.split(","))
-        return type(default)(text)
-    except (KeyError, ValueError):
-        raise InputError(f"--set {key}: got {text!r}, takes a value like {default!r}") from None
-
-
-def _milestones(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(epoch) for epoch in text.split(",")) if text else ()
-    except ValueError:
-        raise InputError(f"milestones: got {text!r}, takes epochs like 60,120") from None
-
-
-def _fraction_or_folder(text: str) -> float | Path:
-    try:
-        return float(text)
-    except ValueError:
-        return Path(text)

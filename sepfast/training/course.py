@@ -8,7 +8,7 @@ line in `sepfast.training.courses`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -133,13 +133,11 @@ class SongCourse(Course[Recording]):
     def prepare(
         cls,
         model: Any,
-        songs: Sequence[Recording],
-        options: TrainingOptions,
-        progress: Callable[[int, int], None],
+        material: Material[Recording],
         device: torch.device,
     ) -> None:
         """Set what a fresh model has to know of the songs; most have to know nothing."""
-        del model, songs, options, progress, device
+        del model, material, device
 
 
 def on_device(batch: Sequence[Tensor], model: Model) -> Batch:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sepfast.data.augmented_examples import Augmentation
 from sepfast.data.examples import (
     Examples,
     Excerpts,
@@ -16,19 +17,31 @@ from sepfast.data.examples import (
     SilenceFilter,
     batch_features,
     excerpt_framing,
-    statistics,
     validation_batches,
 )
+from sepfast.data.kept_statistics import kept_statistics
+from sepfast.data.shared_places import SharedPlaces
 from sepfast.reference import DeepConvSep
 from sepfast.training.course import Audio, Batch, Material, SongCourse, on_device
-from sepfast.training.options import TrainingOptions
 
 
 class DeepConvSepCourse(SongCourse):
-    """Batches (waveforms,), each (B, 1 + N, C, samples), as `Examples` draws them."""
+    """Batches (waveforms,), each (B, 1 + N, C, samples), as `Examples` draws them.
+
+    Where examples may be remixed, (waveforms, remixed), with (B,) bool behind. What is validated
+    on is never augmented.
+    """
 
     uses: ClassVar[frozenset[str]] = frozenset(
-        {"silence", "statistics", "target_slope", "validation_batches", "loss"}
+        {
+            "silence",
+            "statistics",
+            "target_slope",
+            "remix",
+            "source_drop",
+            "validation_batches",
+            "loss",
+        }
     )
 
     def __init__(self, model: DeepConvSep, material: Material[Recording]) -> None:
@@ -37,8 +50,9 @@ class DeepConvSepCourse(SongCourse):
         samples = excerpt_framing(model.framing).covered(model.context)
         keep = SilenceFilter.of(model, options.silence) if options.silence else None
         excerpts = Excerpts(material.songs, samples)
-        self.drawn = Examples(excerpts, options.batch_size, options.seed, keep)
-        self.examples: Dataset[Batch] = _Batches(self.drawn)
+        augmentation = Augmentation(options.remix, options.source_drop)
+        self.drawn = Examples(excerpts, options.batch_size, options.seed, keep, augmentation)
+        self.examples: Dataset[Batch] = ExampleBatches(self.drawn, options.workers)
         self.steps = options.batches_per_epoch or excerpts.batches(options.batch_size)
         self.validation: list[Batch] = []
         if material.validation:
@@ -55,33 +69,63 @@ class DeepConvSepCourse(SongCourse):
     def prepare(
         cls,
         model: DeepConvSep,
-        songs: Sequence[Recording],
-        options: TrainingOptions,
-        progress: Callable[[int, int], None],
+        material: Material[Recording],
         device: torch.device,
     ) -> None:
         """Set the statistics of the songs, where they are asked for."""
-        if options.statistics:
-            model.set_statistics(*statistics(songs, model.framing, progress, device))
+        if not material.options.statistics:
+            return
+        found = kept_statistics(
+            material.songs,
+            model.framing,
+            cache_dir=material.cache_dir,
+            progress=partial(material.report.progress, "statistics"),
+            note=material.report.note,
+            device=device,
+        )
+        model.set_statistics(*found)
 
     def names(self, epoch: int, item: int) -> list[str]:
         """The songs that are in a batch, each once."""
         return self.drawn.names(epoch, item)
 
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The scaled mixture (B, C, T, F) and targets (B, N, C, T, F) of a batch."""
+        waveforms, *remixed = on_device(batch, self.model)
+        return batch_features(
+            self.model,
+            waveforms,
+            target_slope=self.options.target_slope,
+            remixed=remixed[0] if remixed else None,
+        )
+
     def loss(self, batch: Batch) -> Tensor:
         """The paper's loss, a scalar."""
-        (waveforms,) = on_device(batch, self.model)
-        mixture, targets = batch_features(
-            self.model, waveforms, target_slope=self.options.target_slope
-        )
-        return self.model.loss(mixture, targets, self.options.loss)
+        return self.model.loss(*self.features(batch), self.options.loss)
 
 
-class _Batches(Dataset[Batch]):
-    """Examples as batches of one tensor."""
+class ExampleBatches(Dataset[Batch]):
+    """Examples as batches of one tensor, or of two where some may be remixed.
 
-    def __init__(self, examples: Examples) -> None:
+    For one loader at a time.
+
+    Args:
+        examples: what they are of.
+        workers: processes that make them; 0 for the one that trains.
+    """
+
+    def __init__(self, examples: Examples, workers: int) -> None:
         self.drawn = examples
+        self._places = SharedPlaces(examples.shape, workers) if workers else None
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        return (self.drawn[key],)
+        if self._places is not None:
+            # In a worker it is no batch yet, but becomes one on its way.
+            return self._places.filled(lambda out: self._fill(key, out))  # type: ignore[return-value]
+        out = torch.empty(self.drawn.shape)
+        return (out, *self._fill(key, out))
+
+    def _fill(self, key: tuple[int, int], out: Tensor) -> list[Tensor]:
+        """Make a batch's waveforms, and give what is beside them."""
+        drawn = self.drawn.drawn(key, out)
+        return [drawn.remixed] if self.drawn.augmentation.remix else []

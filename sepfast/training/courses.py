@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, Informed, Model
+from sepfast.reference import DeepConvSep, Denoiser, Informed, Model
 from sepfast.reference.audiovisual import AudioVisual
 from sepfast.reference.style_transfer import StyleTransfer
 from sepfast.training.course import Course
 from sepfast.training.course_audiovisual import AudioVisualCourse
 from sepfast.training.course_deepconvsep import DeepConvSepCourse
+from sepfast.training.course_denoiser import DenoiserCourse
 from sepfast.training.course_informed import InformedCourse
 from sepfast.training.course_style_transfer import StyleTransferCourse
 from sepfast.training.options import TrainingOptions
@@ -21,6 +22,7 @@ from sepfast.training.options import TrainingOptions
 #: Class of models -> their course.
 _COURSES: dict[type[Model], type[Course[Any]]] = {
     DeepConvSep: DeepConvSepCourse,
+    Denoiser: DenoiserCourse,
     Informed: InformedCourse,
     AudioVisual: AudioVisualCourse,
     StyleTransfer: StyleTransferCourse,

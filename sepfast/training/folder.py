@@ -3,15 +3,21 @@
     last.pt             everything that the next epoch needs, written behind each epoch
     best.safetensors    the model of the best epoch; `sepfast.load` reads it
     log.csv             one row an epoch
+    epochs/             the models of some epochs, the newest few; likewise
+    run.json            what it was made with, see `sepfast.training.record`
+    validation/         what it sounds like, see `sepfast.training.listening`
+    tensorboard/        events, see `sepfast.training.board`
 
-Each is replaced in one step and `last.pt` comes last, so that an interruption at any moment
+Each file is replaced in one step and `last.pt` comes last, so that an interruption at any moment
 leaves a run that goes on from its last whole epoch.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -26,9 +32,11 @@ from sepfast.errors import InputError
 from sepfast.files import atomic
 from sepfast.reference import Model
 from sepfast.training.history import Epoch, History
+from sepfast.training.update import Update
 
 _FORMAT = "sepfast-run"
 _FILES = ("last.pt", "best.safetensors", "log.csv")
+_EPOCH = re.compile(r"epoch-(\d{4,})\.safetensors")
 
 
 def check_unused(path: str | os.PathLike[str]) -> None:
@@ -46,6 +54,8 @@ class RunFolder:
         identity: what makes the run this one and no other, by the words for a person; values
             in plain types. A run is not resumed with another.
         unsaid: what an identity that leaves a name out means by it.
+        every: epochs from one model in `epochs` to the next; 0 for none.
+        keep: how many of these are kept, the newest.
     """
 
     def __init__(
@@ -53,37 +63,60 @@ class RunFolder:
         path: str | os.PathLike[str],
         identity: dict[str, Any],
         unsaid: Mapping[str, Any] = MappingProxyType({}),
+        every: int = 0,
+        keep: int = 1,
     ) -> None:
         self.identity, self.unsaid = identity, unsaid
+        self.every, self.keep = every, keep
         self.last, self.best, self.log = (Path(path) / name for name in _FILES)
+        others = ("epochs", "run.json", "validation", "tensorboard")
+        self.epochs, self.record, self.validation, self.tensorboard = (
+            Path(path) / name for name in others
+        )
 
-    def save(self, model: Model, optimizer: torch.optim.Optimizer, history: History) -> None:
+    def save(self, model: Model, update: Update, history: History) -> None:
         """Write what stands after an epoch, or before the first.
 
         Args:
             model: made by `create_model`.
-            optimizer: of its parameters.
+            update: of its parameters.
             history: the epochs so far.
+
+        Raises:
+            InputError: for a file that cannot be written; `last.pt` is as it was.
         """
         if history.epochs and history.best == history.epochs[-1]:
             save(model, self.best)
-        history.write_csv(self.log)
+        if self.every and history.epochs and len(history.epochs) % self.every == 0:
+            self._keep(model, len(history.epochs))
+        if history.epochs:  # a run is one from `last.pt` on, and nothing is to be there before
+            history.write_csv(self.log)
         state = {
             "format": _FORMAT,
             "identity": self.identity,
             "epochs": [vars(epoch) for epoch in history.epochs],
             "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            **update.state(),
         }
+        # PyTorch's own writer has no word for a disk that is full.
+        written = io.BytesIO()
+        torch.save(state, written)
         with atomic(self.last) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(written.getbuffer())
 
-    def restore(self, model: Model, optimizer: torch.optim.Optimizer) -> History:
+    def _keep(self, model: Model, epoch: int) -> None:
+        """Keep a model for good, and as many of the newest as are to be."""
+        save(model, self.epochs / f"epoch-{epoch:04d}.safetensors")
+        kept = {int(m[1]): f for f in self.epochs.iterdir() if (m := _EPOCH.fullmatch(f.name))}
+        for older in sorted(kept)[: -self.keep]:
+            kept[older].unlink()
+
+    def restore(self, model: Model, update: Update) -> History:
         """Take a model and its optimizer to where the run stopped.
 
         Args:
             model: as it was made for the run.
-            optimizer: likewise.
+            update: likewise.
 
         Returns:
             The epochs so far.
@@ -95,10 +128,16 @@ class RunFolder:
         self._check_identity(state["identity"])
         try:
             model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+            update.restore(state)
             return History([Epoch(**epoch) for epoch in state["epochs"]])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{self.last}: is broken, its state does not fit the run") from error
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed has left half-written."""
+        for folder in (self.last.parent, self.epochs, *self.validation.glob("epoch-*")):
+            for left in folder.glob(".sepfast-*"):  # as `atomic` calls them
+                left.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         """The checkpoint; nothing but numbers and words is ever unpickled."""

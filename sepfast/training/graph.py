@@ -31,7 +31,11 @@ _WARM_UP = 3
 
 
 def graphed(
-    step: Step, optimizer: torch.optim.Optimizer, device: torch.device, note: Callable[[str], None]
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    note: Callable[[str], None],
+    obstacle: str | None = None,
 ) -> Step:
     """A step that is captured where it can be, and as it was where it cannot.
 
@@ -40,11 +44,12 @@ def graphed(
         optimizer: likewise.
         device: likewise.
         note: is told once why nothing is captured.
+        obstacle: what is known against the step itself.
 
     Returns:
         A function of a batch, as `step` is.
     """
-    reason = graph_obstacle(optimizer, device)
+    reason = graph_obstacle(optimizer, device) or obstacle
     if reason is None:
         return GraphedStep(step, optimizer, device, note)
     note(_without(reason))

@@ -25,6 +25,8 @@ class Epoch:
         validation_loss: mean over the validation batches behind it; None without validation.
         learning_rate: the one it ran at.
         seconds: how long it took, validation included.
+        gradient_norm: mean over its steps, before clipping, of those that are finite; None
+            without clipping.
     """
 
     epoch: int
@@ -32,6 +34,7 @@ class Epoch:
     validation_loss: float | None
     learning_rate: float
     seconds: float
+    gradient_norm: float | None = None
 
     @property
     def loss(self) -> float:

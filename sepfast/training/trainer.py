@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,17 @@ from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.fusion import fuse
 from sepfast.reference import Model
+from sepfast.training.board import Board, check_board
 from sepfast.training.course import Batch, Course, Heard, Material
 from sepfast.training.courses import course_for
 from sepfast.training.folder import RunFolder, check_unused
 from sepfast.training.graph import Step, graphed
 from sepfast.training.history import Ended, Epoch, History, Report, Silent
+from sepfast.training.listening import listening
+from sepfast.training.lock import locked
 from sepfast.training.options import UNSAID, TrainingOptions
+from sepfast.training.record import write_record
+from sepfast.training.update import Update
 
 
 def train(
@@ -45,13 +51,14 @@ def train(
     device: str | None = None,
     resume: bool = False,
     report: Report | None = None,
+    data: PathLike | None = None,
 ) -> History:
     """Train a model, or go on with it.
 
     Args:
-        model: that `create_model` made, a DeepConvSep with its statistics set, an Informed, or one
-            of system D's; trained in place, and on a GPU with fused layers, which it keeps. What
-            requires no gradient stays as it is.
+        model: that `create_model` made, a DeepConvSep with its statistics set, a Denoiser with
+            its separator attached, an Informed, or one of system D's; trained in place, and on a
+            GPU with fused layers, which it keeps. What requires no gradient stays as it is.
         songs: what it learns from; for system D, `Talk`s.
         validation: what tells the best epoch; without any, the training loss does.
         options: the choices.
@@ -60,6 +67,7 @@ def train(
         device: where to train; None for the GPU where there is one.
         resume: go on from the last whole epoch of the run in `run_dir`.
         report: is told how far it is.
+        data: where the songs come from, to be kept in `run.json`.
 
     Returns:
         All epochs, earlier ones of a resumed run included. The model is that of the last; the
@@ -67,29 +75,43 @@ def train(
 
     Raises:
         InputError: for a model, an option, a device or songs that cannot be used, a folder that
-            has a run already, a run that cannot be resumed, or a loss that is not finite any more.
+            has a run already or one that another process is at, a run that cannot be resumed, a
+            loss that is not finite any more, or an error on the way, behind which it can be.
     """
     course_of = course_for(model, options)
     assert isinstance(model, Model)  # no other has a course
     model = model.to(pick_device(device))
     if _device(model).type == "cuda":
         fuse(model)
-    trained = (weight for weight in model.parameters() if weight.requires_grad)
-    optimizer = options.optimizer_of(trained)
-    folder = RunFolder(run_dir, _identity(course_of, model, songs, validation, options), UNSAID)
-    if resume:
-        history = folder.restore(model, optimizer)
-    else:
-        check_unused(run_dir)
-        history = History()
+    if options.tensorboard:
+        check_board()
     report = report or Silent()
-    cache = None if cache_dir is None else Path(cache_dir)
-    course = course_of(model, Material(songs, validation, options, cache, report))
-    loop = _Loop(model, optimizer, course, options, report)
-    if not resume:
-        folder.save(model, optimizer, history)
-    with torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []):
-        loop.run(history, folder)
+    update = Update(model, options)
+    identity = _identity(course_of, model, songs, validation, options)
+    folder = RunFolder(run_dir, identity, UNSAID, options.checkpoint_every, options.keep)
+    with locked(run_dir, report.note), ExitStack() as stack:
+        if resume:
+            history = folder.restore(model, update)
+        else:
+            check_unused(run_dir)
+            history = History()
+        folder.sweep()
+        cache = None if cache_dir is None else Path(cache_dir)
+        course = course_of(model, Material(songs, validation, options, cache, report))
+        first = len(history.epochs) + 1
+        board = None
+        if options.tensorboard:
+            board = stack.enter_context(Board(folder.tensorboard, first))
+        ear = listening(
+            model, course, validation, options.listen, folder.validation, board, report.note
+        )
+        followers = [each.epoch for each in (board, ear) if each is not None]
+        loop = _Loop(model, update, course, options, report, followers)
+        if not resume:
+            folder.save(model, update, history)
+        write_record(folder.record, model, options, data, first, report.note, resumed=resume)
+        with torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []):
+            loop.run(history, folder)
     model.eval()
     return history
 
@@ -100,26 +122,32 @@ class _Loop:
     def __init__(
         self,
         model: Model,
-        optimizer: torch.optim.Optimizer,
+        update: Update,
         course: Course[Any],
         options: TrainingOptions,
         report: Report,
+        followers: Sequence[Callable[[Epoch], None]],
     ) -> None:
-        self.model, self.optimizer, self.options, self.report = model, optimizer, options, report
-        self.course, self.device = course, _device(model)
+        self.model, self.update, self.options, self.report = model, update, options, report
+        self.course, self.device, self.followers = course, _device(model), followers
         self.deadline = time.monotonic() + (options.time_limit or math.inf)
 
     def run(self, history: History, folder: RunFolder) -> None:
         """Train until there is a reason to end, and keep every epoch."""
         step: Step = self._step
         if self.options.cuda_graph:
-            step = graphed(step, self.optimizer, self.device, self.report.note)
+            obstacle, note = self.update.obstacle, self.report.note
+            step = graphed(step, self.update.optimizer, self.device, note, obstacle)
         updates = map(step, self._batches(len(history.epochs) + 1))  # each when it is asked for
-        while not (ended := self._ended(history)):
-            epoch = self._epoch(len(history.epochs) + 1, updates)
-            history.epochs.append(epoch)
-            folder.save(self.model, self.optimizer, history)
-            self.report.epoch(epoch, history.best == epoch)
+        with _worker_errors():
+            while not (ended := self._ended(history)):
+                epoch = self._epoch(len(history.epochs) + 1, updates)
+                history.epochs.append(epoch)
+                # Before it is saved: what a saved epoch leaves is there.
+                for follow in self.followers:
+                    follow(epoch)
+                folder.save(self.model, self.update, history)
+                self.report.epoch(epoch, history.best == epoch)
         history.ended = ended
 
     def _ended(self, history: History) -> Ended:
@@ -140,26 +168,20 @@ class _Loop:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from the one that dropout uses
         )
-        try:
-            yield from map(tuple, loader)  # a loader makes lists of tuples
-        except InputError as error:
-            # A worker's error comes with a traceback in words, which a person should not see,
-            # and one of frames, which would keep the workers alive.
-            error.__traceback__ = None
-            raise InputError(str(error).strip().rpartition("InputError: ")[2]) from None
+        yield from map(tuple, loader)  # a loader makes lists of tuples
 
     def _epoch(self, number: int, updates: Iterator[Tensor]) -> Epoch:
         began = time.monotonic()
         torch.manual_seed(_seed(self.options.seed, number))
         rate = self.options.learning_rate_in(number)
-        for group in self.optimizer.param_groups:
+        for group in self.update.optimizer.param_groups:
             group["lr"] = rate
-        training = self._train(number, updates)
+        training, norm = self._train(number, updates)
         validation = self._validate(number) if self.course.validation else None
-        return Epoch(number, training, validation, rate, time.monotonic() - began)
+        return Epoch(number, training, validation, rate, time.monotonic() - began, norm)
 
-    def _train(self, number: int, updates: Iterator[Tensor]) -> float:
-        """The steps of an epoch, up to the time limit; their mean loss."""
+    def _train(self, number: int, updates: Iterator[Tensor]) -> tuple[float, float | None]:
+        """The steps of an epoch, up to the time limit; their mean loss and gradients' norm."""
         self.model.train()
         results, per_epoch = [], self.course.steps
         for done, result in enumerate(islice(updates, per_epoch), 1):
@@ -170,17 +192,22 @@ class _Loop:
             if time.monotonic() >= self.deadline:
                 break
         steps = torch.stack(results).cpu()
-        self._check_finite(number, steps)
-        return float(steps[:, 0].double().mean())
+        self._check_finite(number, steps[:, :2])
+        norms = steps[:, 2:].double()
+        norms = norms[norms.isfinite()]  # float16 leaves steps out whose gradients overflow
+        return float(steps[:, 0].double().mean()), float(norms.mean()) if len(norms) else None
 
     def _step(self, batch: Batch) -> Tensor:
-        """One update: its loss and the norm of all weights behind it, left on the device, (2,)."""
-        self.optimizer.zero_grad()
-        loss = self.course.loss(batch)
-        loss.backward()
-        self.optimizer.step()
+        """One update, left on the device: its loss and the norm of all weights behind it, (2,).
+
+        With clipping (3,), the gradients' norm before it behind them.
+        """
+        self.update.optimizer.zero_grad()
+        with self.update.autocast():
+            loss = self.course.loss(batch)
+        gradients = self.update(loss)
         norm = nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()])
-        return torch.stack([loss.detach(), norm])
+        return torch.stack([loss.detach(), norm, *gradients])
 
     @torch.no_grad()
     def _validate(self, number: int) -> float:
@@ -204,6 +231,31 @@ class _Loop:
                 f"on {', '.join(self.course.names(number, item))}; last.pt has the epoch "
                 "before, and a lower learning rate may help"
             )
+
+
+@contextmanager
+def _worker_errors() -> Iterator[None]:
+    """Say what went wrong in a process that reads examples as if it had in this one."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).strip()
+        if "InputError: " not in text:
+            raise
+        # A worker's error comes with a traceback in words, which a person should not see,
+        # and one of frames, which would keep the workers alive.
+        error.__traceback__ = None
+        raise InputError(text.rpartition("InputError: ")[2]) from None
+    except RuntimeError as error:
+        # From wherever the training was when the kernel told it; PyTorch has no class for it.
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        error.__traceback__ = None
+        signal = str(error).partition("killed by signal: ")[2].partition(". ")[0].strip(". ")
+        raise InputError(
+            f"training: a process that reads examples has died ({signal or 'it exited'}), as "
+            "where memory is short; the run can be resumed, with fewer workers too"
+        ) from None
 
 
 def _device(model: Model) -> torch.device:
