@@ -212,6 +212,11 @@ class DeepConvSep(Model):
         floor, span = self._extrema()
         return (magnitudes - floor[:-1]) / span[:-1]
 
+    def unscale_source(self, scaled: Tensor, source: str) -> Tensor:
+        """What `scale_targets` does to a source's magnitudes (..., C, T, F), undone."""
+        floor, span = (part[self.sources.index(source)] for part in self._extrema())
+        return scaled * span + floor
+
     def levels(self) -> Levels | None:
         """What `masked_istft` needs to undo the scaling; None where it cancels out."""
         floor, span = self._extrema()

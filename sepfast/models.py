@@ -79,3 +79,14 @@ def model_options(name: str) -> dict[str, Any]:
     build, paper = _MODELS[name]
     parameters = inspect.signature(build).parameters.values()
     return {p.name: paper.get(p.name, p.default) for p in parameters}
+
+
+def option_types(name: str) -> dict[str, Any]:
+    """The options of a model and their types, as its class writes them.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    model_options(name)
+    parameters = inspect.signature(_MODELS[name][0], eval_str=True).parameters.values()
+    return {p.name: p.annotation for p in parameters}

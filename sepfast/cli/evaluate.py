@@ -12,7 +12,7 @@ from rich.table import Table
 from sepfast.cli.console import bar, console
 from sepfast.cli.evaluate_talkers import are_manifests, score_manifests
 from sepfast.cli.evaluate_transfer import are_transfers, score_transfers
-from sepfast.cli.options import Device
+from sepfast.cli.options import Denoisers, Device
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ def evaluate(
             "from the true target, as in training)",
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="train or test. (default: all songs)")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, test, or a list of songs' names such as RUN/test.txt. (default: all songs)"
+        ),
+    ] = None,
     window: Annotated[float, typer.Option(help="Seconds of a frame.")] = 1.0,
     hop: Annotated[float, typer.Option(help="Seconds from one frame to the next.")] = 1.0,
     data: Annotated[
@@ -78,6 +83,7 @@ def evaluate(
             help="Frames a second of a talker's landmarks. (default: what NAME.json says)"
         ),
     ] = None,
+    denoise: Denoisers = None,
     device: Device = None,
 ) -> None:
     """Score stems, or a model, against the true ones: SDR, ISR, SIR, SAR, PES and EPS.
@@ -104,6 +110,8 @@ def evaluate(
 
     [bold]Example[/bold]: sepfast evaluate pairs -m udt.safetensors -o scores
     """
+    if denoise and (model is None or are_transfers(references) or are_manifests(references)):
+        raise InputError("--denoise: takes a --model that separates songs")
     if are_transfers(references):
         if oracle or side_info or split or video_rate is not None or (window, hop) != (1.0, 1.0):
             raise InputError(
@@ -143,7 +151,7 @@ def evaluate(
     from sepfast.evaluation import table
     from sepfast.evaluation.songs import evaluate_songs
 
-    estimator = _estimator(estimates, model, oracle, device, side_info)
+    estimator = _estimator(estimates, model, oracle, device, side_info, denoise or [])
     with bar("scoring") as progress:
         report = evaluate_songs(
             references[0],
@@ -173,6 +181,7 @@ def _estimator(
     oracle: Oracle | None,
     device: str | None,
     side_info: Path | None,
+    denoise: list[Path],
 ) -> Estimator:
     from sepfast.evaluation import songs
 
@@ -183,6 +192,12 @@ def _estimator(
     from sepfast.checkpoint import load
     from sepfast.device import pick_device
     from sepfast.evaluation.informed import from_model
+    from sepfast.separation import load_denoisers
 
     assert model is not None
-    return from_model(load(model), device=pick_device(device), side_info=side_info)
+    return from_model(
+        load(model),
+        device=pick_device(device),
+        side_info=side_info,
+        denoisers=load_denoisers(denoise),
+    )

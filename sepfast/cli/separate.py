@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sepfast.cli.console import bar, console, errors
-from sepfast.cli.options import Device
+from sepfast.cli.options import Denoisers, Device
 from sepfast.errors import InputError
 
 
@@ -48,6 +48,7 @@ def separate(
             "NAME.csv or NAME.npy for each.",
         ),
     ] = None,
+    denoise: Denoisers = None,
     device: Device = None,
 ) -> None:
     """Separate recordings: every source of IN becomes OUTPUT/NAME/SOURCE.wav.
@@ -65,12 +66,29 @@ def separate(
 
     [bold]Example[/bold]: sepfast separate song.wav -m informed.safetensors --side-info activity.csv
     -o stems
+
+    A stem of system B can be denoised, by a model that was trained for it with -m denoiser. What
+    it takes away is in no other stem, so that they do not add up to the recording any more.
+
+    [bold]Example[/bold]: sepfast separate song.wav -m model.safetensors --denoise
+    vocals.safetensors --denoise drums.safetensors -o stems
     """
     from sepfast.checkpoint import load
     from sepfast.device import pick_device
-    from sepfast.separation import Separator, find_jobs, find_sides, separate_file
+    from sepfast.separation import (
+        Separator,
+        find_jobs,
+        find_sides,
+        load_denoisers,
+        separate_file,
+    )
 
-    separator = Separator(load(model), overlap=overlap, device=pick_device(device))
+    separator = Separator(
+        load(model),
+        overlap=overlap,
+        denoisers=load_denoisers(denoise or []),
+        device=pick_device(device),
+    )
     separator.check_side(side_info is not None)
     jobs = find_jobs(inputs, output)
     sides = [None] * len(jobs) if side_info is None else find_sides(side_info, jobs, output)

@@ -23,7 +23,7 @@ from sepfast.errors import InputError
 from sepfast.evaluation.alignment import alignment_figure
 from sepfast.evaluation.songs import Estimator, Recording, from_separator
 from sepfast.files import PathLike
-from sepfast.reference import Informed, stft_magnitude
+from sepfast.reference import Denoiser, Informed, stft_magnitude
 from sepfast.separation import Separator
 from sepfast.separation.alignment import Alignment
 from sepfast.separation.informed import track_framing
@@ -36,6 +36,7 @@ def from_model(
     *,
     device: torch.device | str | None = None,
     side_info: Path | None = None,
+    denoisers: Mapping[str, Denoiser] | None = None,
 ) -> Estimator:
     """What a model makes of the mixture, told what it has to be told.
 
@@ -44,14 +45,15 @@ def from_model(
         device: where to compute; None for where the model is.
         side_info: folder with SONG.csv or SONG.npy, as `read_side_information` takes them; None
             for side information made from the true target.
+        denoisers: as `Separator` takes them.
 
     Raises:
         InputError: for a model that does not separate, a folder that is not there, or side
-            information for a model that takes none.
+            information or denoisers for a model that takes none.
     """
     if side_info is not None and not side_info.is_dir():
         raise InputError(f"{side_info}: there is no such folder of side information")
-    separator = Separator(model, device=device)
+    separator = Separator(model, denoisers=denoisers, device=device)
     if isinstance(model, Informed):
         return InformedEstimator(model, separator, side_info)
     if side_info is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sepfast.data.audio import read
-from sepfast.data.songs import SOURCES, Song, Track, find_songs
+from sepfast.data.songs import SOURCES, Song, Track, find_songs_of
 from sepfast.errors import InputError
 from sepfast.evaluation.plots import box_plots, spectrograms
 from sepfast.evaluation.report import Report
@@ -130,7 +130,8 @@ def evaluate_songs(
         references: songs with their stems, in any layout that `find_songs` knows.
         estimator: gives the estimates of a song.
         output: folder of what is written.
-        split: "train" or "test" in layouts that have them; None for all songs.
+        split: "train" or "test" in layouts that have them, the path of a list of songs' names, or
+            None for all songs.
         window: seconds of a frame.
         hop: seconds from one frame to the next.
         progress: called with songs done and songs in all.
@@ -142,7 +143,7 @@ def evaluate_songs(
     Raises:
         InputError: where no song is found or none can be scored.
     """
-    songs, skipped = find_songs(references, split=split, sources=estimator.needs)
+    songs, skipped = find_songs_of(references, split, sources=estimator.needs)
     for reason in skipped:
         note(f"skipped: {reason}")
     report, reasons = Report(), []

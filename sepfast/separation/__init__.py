@@ -1,6 +1,7 @@
 """Separating tracks: waveforms, streams and files."""
 
 from sepfast.separation.alignment import Alignment
+from sepfast.separation.denoised import load_denoisers
 from sepfast.separation.enhancer import Enhancer, Recording
 from sepfast.separation.files import Job, Written, find_jobs, find_sides, separate_file
 from sepfast.separation.recording_statistics import (
@@ -20,6 +21,7 @@ __all__ = [
     "Written",
     "find_jobs",
     "find_sides",
+    "load_denoisers",
     "read_statistics",
     "separate_file",
     "write_statistics",

@@ -110,7 +110,7 @@ class DeepConvSepTrack(ContextTrack):
         if self._decoder is None:
             return self._shares_with_pool(levels, weights)
         codes, _ = self.model.encode(levels[None])
-        windows = _windows(codes, self.model.code_shape[1], self.step)  # (K, N2, T', 1)
+        windows = context_windows(codes, self.model.code_shape[1], self.step)  # (K, N2, T', 1)
         expanded = self.model.expanded(windows)[..., 0]
         # TF32 has as many digits as float16: where it does, shares of half the bytes do.
         compact = self._fused and torch.get_float32_matmul_precision() != "highest"
@@ -123,8 +123,8 @@ class DeepConvSepTrack(ContextTrack):
         assert peaks is not None
         shape = (len(model.sources), model.channels, levels.shape[1], model.framing.bins)
         line = levels.new_zeros(shape)
-        windows = _windows(codes, model.code_shape[1], step).split(1)
-        places = _windows(peaks, model.context, step).split(1)
+        windows = context_windows(codes, model.code_shape[1], step).split(1)
+        places = context_windows(peaks, model.context, step).split(1)
         for k, (window, place) in enumerate(zip(windows, places, strict=True)):
             masks = model.shares(model.decode(window, place))[0]  # (N, C, T, F)
             line[:, :, k * step : k * step + model.context] += masks * weights[k, :, None]
@@ -140,6 +140,6 @@ class DeepConvSepTrack(ContextTrack):
         return line.div_(squared_window_sum(window, frames.shape[-2], framing.hop))
 
 
-def _windows(line: Tensor, length: int, step: int) -> Tensor:
+def context_windows(line: Tensor, length: int, step: int) -> Tensor:
     """Windows over the frames of (1, D, frames, W), `step` apart: (K, D, length, W)."""
     return line[0].unfold(1, length, step).permute(1, 0, 3, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from sepfast.data.resampling import StreamResampler
 from sepfast.data.side_information import SideInformation
 from sepfast.data.side_line import SideLine, TrueLine, side_line
 from sepfast.errors import InputError
-from sepfast.reference import DeepConvSep, Informed, StyleTransfer
+from sepfast.reference import DeepConvSep, Denoiser, Informed, StyleTransfer
 from sepfast.separation.alignment import Alignment
 from sepfast.separation.deepconvsep import DeepConvSepTrack
+from sepfast.separation.denoised import DenoisedTrack
 from sepfast.separation.held import Held
 from sepfast.separation.informed import InformedTrack
 from sepfast.separation.line import Line, fit
@@ -39,6 +40,9 @@ class Separator:
             here: after training on, make a new Separator.
         overlap: frames that neighbouring contexts share; None for the model's own: all but 5 of
             the context for A, half of it for B and C. E has no contexts and takes None.
+        denoisers: of A and B, denoisers by the sources that they are for, trained on this model's
+            output. Their stems have what the denoiser makes of the magnitudes and the mixture's
+            phase, and the stems add up to the mixture no more.
         device: where to compute; None for where the model is.
 
     Attributes:
@@ -59,6 +63,7 @@ class Separator:
         model: nn.Module,
         *,
         overlap: int | None = None,
+        denoisers: Mapping[str, Denoiser] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         if not isinstance(model, DeepConvSep | Informed | StyleTransfer):
@@ -70,7 +75,7 @@ class Separator:
         self.device = next(model.parameters()).device
         self.sources, self.sample_rate = model.sources, model.sample_rate
         self._stereo = isinstance(model, DeepConvSep) and model.channels == 2
-        self._name, self._track = type(model).__name__, _track(model, overlap)
+        self._name, self._track = type(model).__name__, _track(model, overlap, denoisers)
         self.takes_side = isinstance(self._track, InformedTrack) and self._track.takes_side
 
     def check_side(self, given: bool) -> None:
@@ -243,12 +248,24 @@ class Separator:
         return line.crop(piece, span)
 
 
-def _track(model: DeepConvSep | Informed | StyleTransfer, overlap: int | None) -> Track:
+def _track(
+    model: DeepConvSep | Informed | StyleTransfer,
+    overlap: int | None,
+    denoisers: Mapping[str, Denoiser] | None,
+) -> Track:
     """The model over tracks."""
+    if denoisers and not isinstance(model, DeepConvSep):
+        raise InputError(
+            f"denoisers: got one of {next(iter(denoisers))}, takes None: "
+            f"{type(model).__name__} has none"
+        )
     if isinstance(model, Informed):
         return InformedTrack(model, overlap)
     if isinstance(model, DeepConvSep):
-        return DeepConvSepTrack(model, model.overlap if overlap is None else overlap)
+        overlap = model.overlap if overlap is None else overlap
+        if denoisers:
+            return DenoisedTrack(model, overlap, denoisers)
+        return DeepConvSepTrack(model, overlap)
     if overlap is not None:
         raise InputError(
             f"overlap: got {overlap}, takes None: {type(model).__name__} has no contexts"
