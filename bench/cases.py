@@ -34,6 +34,7 @@ def _suite(size: Size) -> Iterator[Case]:
     yield _masked("training/masked_istft+gradient", training, gradient=True)
     yield _masked("song/masked_istft-levels", song, levels=True)
     yield _magnitude("style-transfer/stft_magnitude", style)
+    yield _masked("style-transfer/masked_istft", style)
     yield normalising.norm("style-transfer/softplus_norm+gradient", style, gradient=True)
     yield normalising.norm("style-transfer/softplus_norm", style)
     yield normalising.affine("style-transfer/softplus_affine", style)
@@ -136,7 +137,7 @@ def _stft(name: str, shape: Workload) -> Case:
         name, "stft", shape, _line,
         lambda f, x, s: f.stft(x["waveform"], s.framing),
         lambda s: work.stft(s.rows, s.samples, s.framing),
-        ("waveform",), kernels=("stft_forward",),
+        ("waveform",), kernels=("sliding_stft" if work.slides(shape.framing) else "stft_forward",),
     )  # fmt: skip
 
 
@@ -148,7 +149,8 @@ def _istft(name: str, shape: Workload) -> Case:
     return Case(
         name, "istft", shape, _spectrum,
         lambda f, x, s: f.istft(x["spectrum"], s.framing, s.samples),
-        done, ("spectrum",), kernels=("stft_inverse",),
+        done, ("spectrum",),
+        kernels=("sliding_inverse" if work.slides(shape.framing) else "stft_inverse",),
     )  # fmt: skip
 
 
@@ -166,7 +168,10 @@ def _magnitude(name: str, shape: Workload, scaled: bool = False, gradient: bool 
         name, "stft_magnitude", shape, _scaled if scaled else _line,
         _call_scaled if scaled else plainly, done, () if scaled else ("waveform",),
         gradient=gradient,
-        kernels=("stft_magnitude_forward", "stft_magnitude_backward")[: 1 + gradient],
+        kernels=(
+            "sliding_magnitude" if work.slides(shape.framing) else "stft_magnitude_forward",
+            "stft_magnitude_backward",
+        )[: 1 + gradient],
     )  # fmt: skip
 
 
@@ -180,7 +185,12 @@ def _masked(name: str, shape: Workload, levels: bool = False, gradient: bool = F
     return Case(
         name, "masked_istft", shape, _levelled if levels else _shares, _call_masked,
         done, ("shares",), gradient=gradient,
-        kernels=("masked_istft_forward", "masked_istft_backward")[: 1 + gradient],
+        kernels=(
+            "masked_istft_forward"
+            if levels or not work.slides(shape.framing)
+            else "sliding_masked",
+            "masked_istft_backward",
+        )[: 1 + gradient],
     )  # fmt: skip
 
 

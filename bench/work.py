@@ -10,8 +10,9 @@ of bytes:
                does not, as the second one finds it in the L2
     requested  what our kernels load and store, overlapping frames as often as they overlap
 
-Operations are those of the factored DFT (`kernels/dft.py`), two for a multiplication and addition;
-`needed` takes each frame once, `performed` as often as ours does.
+Operations are those of the factored DFT (`kernels/dft.py`), two for a multiplication and addition,
+or, at a high overlap, of the products of `kernels/sliding.py`; `needed` takes each frame once,
+`performed` as often as ours does.
 """
 
 from __future__ import annotations
@@ -115,6 +116,20 @@ def dft_operations(n_fft: int) -> int:
     return 2 * (2 * n2 * n1 * n1 + 4 * n1 * n2 * k2)
 
 
+def slides(framing: Framing) -> bool:
+    """Whether our kernels take sums that slide (`kernels/sliding.py`) in place of transforms."""
+    whole = framing.span == framing.n_fft and not framing.symmetric
+    kernel = "sepfast_sliding_magnitude"
+    return whole and bool(shipped_config(kernel, n_fft=framing.n_fft, hop=framing.hop))
+
+
+def frame_operations(framing: Framing, back: bool = False) -> int:
+    """Operations in products for one frame, by what our kernels do."""
+    if not slides(framing):
+        return dft_operations(framing.n_fft)
+    return (16 if back else 8) * framing.hop * framing.bins
+
+
 def stft(rows: int, samples: int, framing: Framing) -> Work:
     """Samples (R, L) to spectra (R, T, B, 2)."""
     return _forward(rows, samples, framing, 2)
@@ -130,8 +145,8 @@ def istft(rows: int, samples: int, framing: Framing, tiling: Tiling | None = Non
         line + spectrum,
         line + walked,
         line + walked,
-        rows * frames * dft_operations(framing.n_fft),
-        rows * (frames + again) * dft_operations(framing.n_fft),
+        rows * frames * frame_operations(framing, back=True),
+        rows * (frames + again) * frame_operations(framing, back=True),
     )
 
 
@@ -171,13 +186,13 @@ def masked_istft(
     walked = sources * levels * (frames + again) // frames
     mixture = groups * line * (frames + again) // frames
     loaded = _FLOAT * groups * rows * (frames + again) * framing.span
-    operations = rows * dft_operations(framing.n_fft)
+    there, back = frame_operations(framing), frame_operations(framing, back=True)
     return Work(
         line + sources * (levels + line),
         mixture + walked + sources * line,
         loaded + walked + sources * line,
-        (1 + sources) * frames * operations,
-        (groups + sources) * (frames + again) * operations,
+        rows * frames * (there + sources * back),
+        rows * (frames + again) * (groups * there + sources * back),
     )
 
 
@@ -265,7 +280,7 @@ def _forward(rows: int, samples: int, framing: Framing, parts: int) -> Work:
     """Samples read, `parts` numbers written for each bin."""
     frames = framing.frames(samples)
     line, out = _FLOAT * rows * samples, _FLOAT * rows * frames * framing.bins * parts
-    operations = rows * frames * dft_operations(framing.n_fft)
+    operations = rows * frames * frame_operations(framing)
     loaded = _FLOAT * rows * frames * framing.span
     return Work(line + out, line + out, loaded + out, operations, operations)
 

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sepfast.reference.frame_blocks import of_frames
 from sepfast.reference.framing import Framing
-from sepfast.reference.stft import as_complex, istft, istft_backward, stft
+from sepfast.reference.stft import as_complex, samples_of, samples_of_backward, spectra
 
 
 class Levels(NamedTuple):
@@ -75,8 +76,12 @@ def masked_istft(
     Returns:
         (..., N, C, samples).
     """
-    spectrum = masked_spectrum(shares, stft(waveform, framing), levels)
-    return istft(spectrum, framing, waveform.shape[-1])
+    framing.check_invertible()
+    mixture = spectra(waveform, framing)  # (..., C, T, B, 2)
+    return samples_of(
+        lambda at: masked_spectrum(shares[..., at, :], mixture(at), levels),
+        framing, shares.shape[:-1], waveform.shape[-1], waveform, shares, *_given(levels),
+    )  # fmt: skip
 
 
 def masked_istft_backward(
@@ -96,14 +101,14 @@ def masked_istft_backward(
     Returns:
         (..., N, C, T, B).
     """
-    mixture = stft(waveform, framing)  # (..., C, T, B, 2)
-    spectrum_grad = istft_backward(grad, framing, mixture.shape[-3])
-    if levels is None or levels.floor is None:
-        slope = (spectrum_grad * mixture.unsqueeze(-5)).sum(-1)
-        return slope if levels is None else slope * levels.gain
-    loud, phase = _polar(_complex(mixture))
-    along = (spectrum_grad * torch.view_as_real(phase).unsqueeze(-5)).sum(-1)
-    return (along * ((loud - levels.floor).unsqueeze(-4) * levels.gain)).to(grad.dtype)
+    frames = framing.frames(waveform.shape[-1])
+    mixture, of_spectra = spectra(waveform, framing), samples_of_backward(grad, framing, frames)
+
+    def of_shares(at: slice) -> Tensor:
+        return _slope(mixture(at), of_spectra(at), levels)
+
+    size = grad.shape[:-1].numel() * framing.span
+    return of_frames(of_shares, frames, size, -2, grad, waveform, *_given(levels))
 
 
 def masked_spectrum_mixture_backward(
@@ -170,6 +175,20 @@ class MaskedISTFT(nn.Module):
     def extra_repr(self) -> str:
         """The options, for `print(model)`."""
         return repr(self.framing)
+
+
+def _slope(spectrum: Tensor, spectrum_grad: Tensor, levels: Levels | None) -> Tensor:
+    """The gradient (..., N, C, T, B) of shares, from that of the sources' spectra."""
+    if levels is None or levels.floor is None:
+        slope = (spectrum_grad * spectrum.unsqueeze(-5)).sum(-1)
+        return slope if levels is None else slope * levels.gain
+    loud, phase = _polar(_complex(spectrum))
+    along = (spectrum_grad * torch.view_as_real(phase).unsqueeze(-5)).sum(-1)
+    return (along * ((loud - levels.floor).unsqueeze(-4) * levels.gain)).to(spectrum_grad.dtype)
+
+
+def _given(levels: Levels | None) -> list[Tensor]:
+    return [part for part in levels or () if part is not None]
 
 
 def _polar(spectrum: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ Both are linear, so each backward is the transpose. With c_k = 1 at 0 Hz and Nyq
 elsewhere, irfft(X)[n] = 1/N * sum_k c_k Re(X_k exp(2 pi i k n / N)); hence the transpose of rfft
 is N * irfft(G / c) and that of irfft is c / N * rfft(g).
 
-Complex values are a last axis of two, (real, imaginary), here and in every operator.
+Complex values are a last axis of two, (real, imaginary), here and in every operator. Frames are
+taken in blocks (`frame_blocks.py`), so that all of them are never in memory at once.
 Source: the "STFT" rows of the papers; Griffin and Lim 1984 for the inverse.
 """
 
@@ -20,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepfast.errors import InputError
+from sepfast.reference.frame_blocks import Make, of_frames, overlap_added
 from sepfast.reference.framing import Framing
-from sepfast.reference.overlap_add import overlap_add, overlapping, squared_window_sum
+from sepfast.reference.overlap_add import overlapping, squared_window_sum
 
 
 def stft(waveform: Tensor, framing: Framing) -> Tensor:
@@ -34,10 +36,9 @@ def stft(waveform: Tensor, framing: Framing) -> Tensor:
     Returns:
         (..., frames, bins, 2) in the type of `waveform`.
     """
-    x = _computable(waveform)
-    frames = overlapping(_pad(x, framing), framing.span, framing.hop)  # (..., T, L)
-    spectrum = _rfft(frames * (framing.window_on(x) * framing.scale), framing)
-    return spectrum.to(waveform.dtype)
+    make, frames = spectra(waveform, framing), framing.frames(waveform.shape[-1])
+    size = waveform.shape[:-1].numel() * framing.span
+    return of_frames(make, frames, size, -3, waveform)
 
 
 def stft_backward(grad: Tensor, framing: Framing, samples: int) -> Tensor:
@@ -51,11 +52,8 @@ def stft_backward(grad: Tensor, framing: Framing, samples: int) -> Tensor:
     Returns:
         (..., samples) in the type of `grad`.
     """
-    g = _computable(grad)
-    weighted = g / _bin_weights(framing, g)[:, None]
-    frames = _irfft(weighted, framing) * (framing.window_on(g) * (framing.scale * framing.n_fft))
-    line = _line(frames, framing)
-    return _fit(line[..., framing.front :], samples).to(grad.dtype)
+    line = spectra_backward(lambda at: grad[..., at, :, :], framing, grad.shape[:-2], grad)
+    return fit(line[..., framing.front :], samples).to(grad.dtype)
 
 
 def istft(spectrum: Tensor, framing: Framing, length: int) -> Tensor:
@@ -77,12 +75,9 @@ def istft(spectrum: Tensor, framing: Framing, length: int) -> Tensor:
         raise InputError(
             f"spectrum: got shape {tuple(spectrum.shape)}, takes (..., frames, {framing.bins}, 2)"
         )
-    x = _computable(spectrum)
-    window = framing.window_on(x)
-    line = _line(_irfft(x, framing) * (window / framing.scale), framing)
-    if line.shape[-1]:
-        line = line / squared_window_sum(window, x.shape[-3], framing.hop)
-    return _fit(line[..., framing.front :], length).to(spectrum.dtype)
+    return samples_of(
+        lambda at: spectrum[..., at, :, :], framing, spectrum.shape[:-2], length, spectrum
+    )
 
 
 def istft_backward(grad: Tensor, framing: Framing, frames: int) -> Tensor:
@@ -96,14 +91,76 @@ def istft_backward(grad: Tensor, framing: Framing, frames: int) -> Tensor:
     Returns:
         (..., frames, bins, 2) in the type of `grad`.
     """
+    make = samples_of_backward(grad, framing, frames)
+    return of_frames(make, frames, grad.shape[:-1].numel() * framing.span, -3, grad)
+
+
+def spectra(waveform: Tensor, framing: Framing) -> Make:
+    """The spectra (..., T, B, 2) of a slice of the frames of samples (..., samples)."""
+    x = _computable(waveform)
+    frames = overlapping(_pad(x, framing), framing.span, framing.hop)  # (..., T, L)
+    window = framing.window_on(x) * framing.scale
+    return lambda at: _rfft(frames[..., at, :] * window, framing).to(waveform.dtype)
+
+
+def spectra_backward(make: Make, framing: Framing, shape: torch.Size, *inputs: Tensor) -> Tensor:
+    """The gradient of the padded line that `spectra` frames.
+
+    Args:
+        make: gives the gradients (..., T, B, 2) of the spectra of a slice of frames.
+        framing: the framing.
+        shape: (..., T).
+        *inputs: what `make` reads.
+    """
+    like = _computable(inputs[0])
+    weights = _bin_weights(framing, like)[:, None]
+    window = framing.window_on(like) * (framing.scale * framing.n_fft)
+
+    def frames(at: slice) -> Tensor:
+        return _irfft(_computable(make(at)) / weights, framing) * window
+
+    return overlap_added(frames, shape[-1], shape[:-1].numel() * framing.span, framing.hop, *inputs)
+
+
+def samples_of(
+    make: Make, framing: Framing, shape: torch.Size, length: int, *inputs: Tensor
+) -> Tensor:
+    """The samples whose frames are nearest to spectra.
+
+    Args:
+        make: gives the spectra (..., T, B, 2) of a slice of frames.
+        framing: the framing.
+        shape: (..., T).
+        length: samples to return.
+        *inputs: what `make` reads; the first has the type of the samples.
+
+    Returns:
+        (..., length).
+    """
+    like = _computable(inputs[0])
+    window = framing.window_on(like)
+    scaled = window / framing.scale
+
+    def frames(at: slice) -> Tensor:
+        return _irfft(_computable(make(at)), framing) * scaled
+
+    size = shape[:-1].numel() * framing.span
+    line = overlap_added(frames, shape[-1], size, framing.hop, *inputs)
+    if line.shape[-1]:
+        line /= squared_window_sum(window, shape[-1], framing.hop)
+    return fit(line[..., framing.front :], length).to(inputs[0].dtype)
+
+
+def samples_of_backward(grad: Tensor, framing: Framing, frames: int) -> Make:
+    """The gradient (..., T, B, 2) of a slice of the spectra that `samples_of` had."""
     g = _computable(grad)
     window = framing.window_on(g)
-    line = _fit(F.pad(g, (framing.front, 0)), framing.covered(frames))
+    line = fit(F.pad(g, (framing.front, 0)), framing.covered(frames))
     if frames:
         line = line / squared_window_sum(window, frames, framing.hop)
-    pieces = overlapping(line, framing.span, framing.hop) * (window / framing.scale)
-    weights = _bin_weights(framing, g) / framing.n_fft
-    return (_rfft(pieces, framing) * weights[:, None]).to(grad.dtype)
+    pieces = overlapping(line, framing.span, framing.hop)
+    weights = _bin_weights(framing, g)[:, None] / (framing.n_fft * framing.scale)
+    return lambda at: (_rfft(pieces[..., at, :] * window, framing) * weights).to(grad.dtype)
 
 
 def magnitude(spectrum: Tensor) -> Tensor:
@@ -206,13 +263,6 @@ def _pad(x: Tensor, framing: Framing) -> Tensor:
     return F.pad(x, (framing.front, max(0, total - framing.front - samples)))[..., :total]
 
 
-def _line(frames: Tensor, framing: Framing) -> Tensor:
-    """Overlap-add, for no frames too."""
-    if frames.shape[-2] == 0:
-        return frames.new_zeros(*frames.shape[:-2], 0)
-    return overlap_add(frames, framing.hop)
-
-
-def _fit(line: Tensor, length: int) -> Tensor:
+def fit(line: Tensor, length: int) -> Tensor:
     """The first `length` samples, zeros behind where there are fewer."""
     return F.pad(line, (0, length - line.shape[-1]))

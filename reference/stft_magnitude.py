@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sepfast.reference.frame_blocks import of_frames
 from sepfast.reference.framing import Framing
-from sepfast.reference.stft import magnitude, stft, stft_backward
+from sepfast.reference.stft import fit, magnitude, spectra, spectra_backward
 
 
 def stft_magnitude(
@@ -36,14 +37,17 @@ def stft_magnitude(
     Returns:
         (..., frames, bins) in the type of `waveform`.
     """
-    levels = magnitude(stft(waveform, framing))
-    if power != 1:
-        # Raising 1 at silence keeps autograd from multiplying its 0 by an infinite slope.
-        silent = levels == 0
-        levels = torch.where(silent, 0, torch.where(silent, 1, levels) ** power)
-    if scale is not None:
-        levels = levels * scale
-    return levels if offset is None else levels + offset
+    spectrum, frames = spectra(waveform, framing), framing.frames(waveform.shape[-1])
+
+    def levels(at: slice) -> Tensor:
+        level = _raised(magnitude(spectrum(at)), power)
+        if scale is not None:
+            level = level * _part(scale, at)
+        return level if offset is None else level + _part(offset, at)
+
+    size = waveform.shape[:-1].numel() * framing.span
+    recorded = [part for part in (scale, offset) if part is not None]
+    return of_frames(levels, frames, size, -2, waveform, *recorded)
 
 
 def stft_magnitude_backward(
@@ -66,13 +70,19 @@ def stft_magnitude_backward(
     Returns:
         (..., samples).
     """
-    spectrum = stft(waveform, framing)
-    levels = magnitude(spectrum)
-    safe = torch.where(levels > 0, levels, 1)
-    # As two factors: |X|^(p - 2) alone overflows where X is nearly silent.
-    slope = power * safe ** (power - 1) / safe
-    weighted = grad * slope if scale is None else grad * scale * slope
-    return stft_backward(weighted.unsqueeze(-1) * spectrum, framing, waveform.shape[-1])
+    spectrum = spectra(waveform, framing)
+
+    def of_spectrum(at: slice) -> Tensor:
+        values = spectrum(at)
+        levels = magnitude(values)
+        safe = torch.where(levels > 0, levels, 1)
+        # As two factors: |X|^(p - 2) alone overflows where X is nearly silent.
+        slope = power * safe ** (power - 1) / safe
+        weights = grad[..., at, :] if scale is None else grad[..., at, :] * _part(scale, at)
+        return (weights * slope).unsqueeze(-1) * values
+
+    line = spectra_backward(of_spectrum, framing, grad.shape[:-1], grad, waveform)
+    return fit(line[..., framing.front :], waveform.shape[-1]).to(grad.dtype)
 
 
 class STFTMagnitude(nn.Module):
@@ -107,3 +117,17 @@ class STFTMagnitude(nn.Module):
     def extra_repr(self) -> str:
         """The options, for `print(model)`."""
         return f"{self.framing}, power={self.power}"
+
+
+def _raised(levels: Tensor, power: float) -> Tensor:
+    """levels^power, 0 and without slope at silence."""
+    if power == 1:
+        return levels
+    # Raising 1 at silence keeps autograd from multiplying its 0 by an infinite slope.
+    silent = levels == 0
+    return torch.where(silent, 0, torch.where(silent, 1, levels) ** power)
+
+
+def _part(factor: Tensor, at: slice) -> Tensor:
+    """What of a factor, broadcast against (..., frames, bins), is of some frames."""
+    return factor if factor.ndim < 2 or factor.shape[-2] == 1 else factor[..., at, :]

@@ -48,7 +48,9 @@ def test_scores_and_pictures_are_written(songs, tmp_path):
     assert all(report.songs[0].sources[s].sdr > 20 for s in SOURCES)
     made = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
     spectrograms = {"spectrograms/one.png", "spectrograms/two.png"}
-    assert made == {"scores.json", "scores.csv", "scores.summary.csv", "scores.png"} | spectrograms
+    kept = {"songs/one.json", "songs/two.json"}
+    joined = {"scores.json", "scores.csv", "scores.summary.csv", "scores.png"}
+    assert made == joined | spectrograms | kept
     with (tmp_path / "out/scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * 4 * 1
     assert json.loads((tmp_path / "out/scores.json").read_text())["summary"].keys() == set(SOURCES)

@@ -46,13 +46,14 @@ def improvement(model):
 
 
 def test_it_learns_without_pairs_and_better_with_them(tmp_path):
-    """Half a second of two timbres a row; the supervised one is an upper bound."""
+    """By 2 dB and by 10 dB at least; over seeds 0 to 3 `udt` gave 4 to 9 and the other 15 dB."""
     found = {}
     options = TrainingOptions(
-        batch_size=8, batches_per_epoch=30, epochs=5, optimizer="adam", learning_rate=2e-2,
+        batch_size=8, batches_per_epoch=30, epochs=5, optimizer="adam", learning_rate=1e-2,
         milestones=(3,), snippet=0.5,
     )  # fmt: skip
     small = {"framing": "landmarks", "hidden": 64, "blocks": 2, "kernel": 3, "dropout": 0.0}
+    small["reconstruction"] = 10.0
     for name in ("udt", "denoising-vae"):
         data = write_recordings(tmp_path / name, 24, 2 * RATE, paired=name != "udt")
         train_folder(
@@ -60,8 +61,8 @@ def test_it_learns_without_pairs_and_better_with_them(tmp_path):
             cache_dir=tmp_path / "cache", device="cpu",
         )  # fmt: skip
         found[name] = improvement(load(tmp_path / f"{name} run" / "best.safetensors"))
-    assert found["udt"] > 1.5
-    assert found["denoising-vae"] > found["udt"] + 4
+    assert found["udt"] > 2
+    assert found["denoising-vae"] > max(10, found["udt"])
 
 
 @pytest.fixture(scope="module")

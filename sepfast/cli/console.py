@@ -19,16 +19,19 @@ errors = Console(stderr=True, soft_wrap=True)
 
 
 @contextmanager
-def bar(description: str) -> Iterator[Callable[[float, float | None], None]]:
+def bar(
+    description: str, *, plain: bool = False
+) -> Iterator[Callable[[float, float | None], None]]:
     """A progress bar on a terminal; in a log, one line when the work begins.
 
     Args:
         description: what is being done.
+        plain: the line on a terminal too, as where several processes share it.
 
     Yields:
         A function of what is done and what there is in all, None where that is not known.
     """
-    if not console.is_terminal:
+    if plain or not console.is_terminal:
         console.print(description, markup=False, highlight=False)
         yield lambda done, total: None
         return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +17,11 @@ from sepfast.cli.evaluate_talkers import are_manifests, score_manifests
 from sepfast.cli.evaluate_transfer import are_transfers, score_transfers
 from sepfast.cli.options import Denoisers, Device
 from sepfast.errors import InputError
+from sepfast.processes import Processes, how_many, processes
 
 if TYPE_CHECKING:
+    import torch
+
     from sepfast.evaluation import ScoreTable
     from sepfast.evaluation.songs import Estimator
 
@@ -83,6 +89,14 @@ def evaluate(
             help="Frames a second of a talker's landmarks. (default: what NAME.json says)"
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep the scores in OUTPUT/songs that were made with the same options, and score "
+            "the other songs; stems and side information are taken to be unchanged.",
+        ),
+    ] = False,
     denoise: Denoisers = None,
     device: Device = None,
 ) -> None:
@@ -109,7 +123,15 @@ def evaluate(
     [bold]Example[/bold]: sepfast evaluate run/test.csv --data timit -m udt.safetensors -o scores
 
     [bold]Example[/bold]: sepfast evaluate pairs -m udt.safetensors -o scores
+
+    Processes that torchrun starts share the songs, each on its own GPU. With --resume what was
+    interrupted is taken up again.
+
+    [bold]Example[/bold]: torchrun --nproc-per-node 4 -m sepfast evaluate musdb18 -m
+    model.safetensors -o scores --resume
     """
+    if (resume or how_many() > 1) and (are_transfers(references) or are_manifests(references)):
+        raise InputError("evaluate: takes --resume and several processes for songs alone")
     if denoise and (model is None or are_transfers(references) or are_manifests(references)):
         raise InputError("--denoise: takes a --model that separates songs")
     if are_transfers(references):
@@ -151,19 +173,34 @@ def evaluate(
     from sepfast.evaluation import table
     from sepfast.evaluation.songs import evaluate_songs
 
-    estimator = _estimator(estimates, model, oracle, device, side_info, denoise or [])
-    with bar("scoring") as progress:
-        report = evaluate_songs(
-            references[0],
-            estimator,
-            output,
-            split=split,
-            window=window,
-            hop=hop,
-            progress=progress,
-            note=lambda text: console.print(text, markup=False, highlight=False),
-        )
-    _show(table(report), f"scores and plots: {output}")
+    given = _Given(estimates, model, oracle, side_info, tuple(denoise or ()))
+    with processes() as team:
+        estimator = given.estimator(team.device(device))
+        with bar("scoring", plain=team.several) as progress:
+            report = evaluate_songs(
+                references[0],
+                estimator,
+                output,
+                split=split,
+                window=window,
+                hop=hop,
+                resume=resume,
+                made_by=given.made_by(references[0]),
+                team=team,
+                progress=_counted(team) if team.several else progress,
+                note=_say,
+            )
+    if team.leads:
+        _show(table(report), f"scores and plots: {output}")
+
+
+def _counted(team: Processes) -> Callable[[float, float | None], None]:
+    """A line after each song: bars of several processes would lie over each other."""
+    return lambda done, total: _say(f"process {team.rank}: {done} of {total} songs")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False)
 
 
 def _show(found: ScoreTable, where: str) -> None:
@@ -172,32 +209,48 @@ def _show(found: ScoreTable, where: str) -> None:
         shown.add_row(*row)
     console.print(shown)
     for text in (*found.notes, where):
-        console.print(text, markup=False, highlight=False)
+        _say(text)
 
 
-def _estimator(
-    estimates: Path | None,
-    model: Path | None,
-    oracle: Oracle | None,
-    device: str | None,
-    side_info: Path | None,
-    denoise: list[Path],
-) -> Estimator:
-    from sepfast.evaluation import songs
+@dataclass(frozen=True)
+class _Given:
+    """What the estimates are of."""
 
-    if estimates is not None:
-        return songs.from_folder(estimates)
-    if oracle is not None:
-        return songs.from_oracle(oracle.value)
-    from sepfast.checkpoint import load
-    from sepfast.device import pick_device
-    from sepfast.evaluation.informed import from_model
-    from sepfast.separation import load_denoisers
+    estimates: Path | None
+    model: Path | None
+    oracle: Oracle | None
+    side_info: Path | None
+    denoise: tuple[Path, ...]
 
-    assert model is not None
-    return from_model(
-        load(model),
-        device=pick_device(device),
-        side_info=side_info,
-        denoisers=load_denoisers(denoise),
-    )
+    def estimator(self, device: torch.device) -> Estimator:
+        """What gives them."""
+        from sepfast.evaluation import songs
+
+        if self.estimates is not None:
+            return songs.from_folder(self.estimates)
+        if self.oracle is not None:
+            return songs.from_oracle(self.oracle.value)
+        from sepfast.checkpoint import load
+        from sepfast.evaluation.informed import from_model
+        from sepfast.separation import load_denoisers
+
+        assert self.model is not None
+        return from_model(
+            load(self.model),
+            device=device,
+            side_info=self.side_info,
+            denoisers=load_denoisers(list(self.denoise)),
+        )
+
+    def made_by(self, references: Path) -> str:
+        """What tells them from others: models go by what they hold, folders by where they are."""
+        models = [*([self.model] if self.model else []), *sorted(self.denoise)]
+        folders = [path for path in (self.estimates, self.side_info) if path is not None]
+        said = [f"songs {references.resolve()}", *([self.oracle.value] if self.oracle else [])]
+        said += [f"model {_digest(path)}" for path in models]
+        return "; ".join(said + [f"folder {path.resolve()}" for path in folders])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

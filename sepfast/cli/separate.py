@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sepfast.cli.console import bar, console, errors
 from sepfast.cli.options import Denoisers, Device
 from sepfast.errors import InputError
+from sepfast.processes import Processes, processes
+
+if TYPE_CHECKING:
+    from sepfast.separation import Job, Separator
+
+    _Work = tuple[Job, Path | None]
 
 
 class Format(StrEnum):
@@ -48,6 +56,13 @@ def separate(
             "NAME.csv or NAME.npy for each.",
         ),
     ] = None,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Leave out recordings whose stems are all there, whatever model made them.",
+        ),
+    ] = False,
     denoise: Denoisers = None,
     device: Device = None,
 ) -> None:
@@ -72,54 +87,127 @@ def separate(
 
     [bold]Example[/bold]: sepfast separate song.wav -m model.safetensors --denoise
     vocals.safetensors --denoise drums.safetensors -o stems
-    """
-    from sepfast.checkpoint import load
-    from sepfast.device import pick_device
-    from sepfast.separation import (
-        Separator,
-        find_jobs,
-        find_sides,
-        load_denoisers,
-        separate_file,
-    )
 
-    separator = Separator(
+    Processes that torchrun starts share the recordings, each on its own GPU. With --skip-existing
+    what was interrupted is taken up again.
+
+    [bold]Example[/bold]: torchrun --nproc-per-node 4 -m sepfast separate songs -m
+    model.safetensors -o stems --skip-existing
+    """
+    with processes() as team:
+        _separate(
+            team,
+            inputs,
+            _Output(output, format.value, subtype.value, skip_existing),
+            _separator(team, model, overlap, denoise or [], device),
+            side_info,
+        )
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where stems go to, and how."""
+
+    folder: Path
+    form: Literal["wav", "flac"]
+    subtype: Literal["float", "int16"]
+    skip_existing: bool
+
+
+def _separator(
+    team: Processes, model: Path, overlap: int | None, denoise: list[Path], device: str | None
+) -> Separator:
+    from sepfast.checkpoint import load
+    from sepfast.separation import Separator, load_denoisers
+
+    return Separator(
         load(model),
         overlap=overlap,
-        denoisers=load_denoisers(denoise or []),
-        device=pick_device(device),
+        denoisers=load_denoisers(denoise),
+        device=team.device(device),
     )
+
+
+def _separate(
+    team: Processes,
+    inputs: list[Path],
+    output: _Output,
+    separator: Separator,
+    side_info: Path | None,
+) -> None:
+    from sepfast.separation import find_jobs, find_sides
+
     separator.check_side(side_info is not None)
-    jobs = find_jobs(inputs, output)
-    sides = [None] * len(jobs) if side_info is None else find_sides(side_info, jobs, output)
-    failed = 0
-    for job, side in zip(jobs, sides, strict=True):
+    jobs = find_jobs(inputs, output.folder)
+    sides: Sequence[Path | None] = [None] * len(jobs)
+    if side_info is not None:
+        sides = find_sides(side_info, jobs, output.folder)
+    work = list(zip(jobs, sides, strict=True))
+    if output.skip_existing:
+        work = _missing(team, work, separator, output)
+    # Nothing is written before all have looked at what is there.
+    team.agree([str(job.folder) for job, _ in work])
+    failed = []
+    for job, side in team.share(work):
         try:
-            with bar(str(job.mixture)) as progress:
-                stems = separate_file(
-                    separator,
-                    job,
-                    form=format.value,
-                    subtype=subtype.value,
-                    progress=progress,
-                    side=side,
-                )
+            _one(team, separator, job, side, output)
         except InputError as error:
-            if len(jobs) == 1:
+            if len(work) == 1 and not team.several:
                 raise
-            failed += 1
-            errors.print(f"sepfast: {error}", style="red", markup=False, highlight=False)
-            continue
-        for stem in stems:
-            if stem.clipped:
-                console.print(
-                    f"{stem.path}: {stem.clipped} samples beyond full scale were cut off "
-                    f"(peak {stem.peak:.2f}); --subtype float keeps them",
-                    markup=False,
-                    highlight=False,
-                )
-        names = [stem.path.name for stem in stems]
-        names += [] if side is None else ["alignment.csv", "alignment.png"]
-        console.print(f"{job.folder}: {', '.join(names)}", highlight=False)
-    if failed:
-        raise InputError(f"{failed} of {len(jobs)} files could not be separated")
+            failed.append(str(error))
+            _fail(f"sepfast: {error}")
+    told = [reason for of_one in team.exchange(failed, last=True) for reason in of_one]
+    if told and team.leads:
+        if team.several:
+            _fail("sepfast: what could not be separated:")
+            for reason in told:
+                _fail(f"  {reason}")
+        raise InputError(f"{len(told)} of {len(work)} files could not be separated")
+
+
+def _missing(
+    team: Processes, work: list[_Work], separator: Separator, output: _Output
+) -> list[_Work]:
+    """What has not all of its stems yet."""
+    from sepfast.separation import has_stems
+
+    left = [(job, s) for job, s in work if not has_stems(job, separator.sources, output.form)]
+    if team.leads:
+        console.print(
+            f"{len(work) - len(left)} of {len(work)} recordings have their stems already",
+            markup=False,
+            highlight=False,
+        )
+    return left
+
+
+def _one(
+    team: Processes, separator: Separator, job: Job, side: Path | None, output: _Output
+) -> None:
+    """Separate a recording and say what was written."""
+    from sepfast.separation import separate_file
+
+    with bar(str(job.mixture), plain=team.several) as progress:
+        stems = separate_file(
+            separator,
+            job,
+            form=output.form,
+            subtype=output.subtype,
+            progress=progress,
+            side=side,
+        )
+    for stem in stems:
+        if stem.clipped:
+            console.print(
+                f"{stem.path}: {stem.clipped} samples beyond full scale were cut off "
+                f"(peak {stem.peak:.2f}); --subtype float keeps them",
+                markup=False,
+                highlight=False,
+            )
+    names = [stem.path.name for stem in stems]
+    names += [] if side is None else ["alignment.csv", "alignment.png"]
+    console.print(f"{job.folder}: {', '.join(names)}", highlight=False)
+
+
+def _fail(text: str) -> None:
+    errors.print(text, style="red", markup=False, highlight=False)

@@ -84,8 +84,8 @@ class Report:
             InputError: where the file cannot be written.
         """
         summary = {source: asdict(found) for source, found in self.summary().items()}
-        songs = [_song_to_plain(song) for song in self.songs]
-        content = _plain({"format": _FORMAT, "version": 1, "summary": summary, "songs": songs})
+        songs = [song_to_plain(song) for song in self.songs]
+        content = plain({"format": _FORMAT, "version": 1, "summary": summary, "songs": songs})
         with atomic(path) as temporary:
             text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -101,7 +101,7 @@ class Report:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise KeyError("format")
-            return cls([_song_from_plain(song) for song in content["songs"]])
+            return cls([song_from_plain(song) for song in content["songs"]])
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -227,7 +227,8 @@ def _csv_cell(value: Any) -> Any:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def _song_to_plain(song: SongScores) -> dict[str, Any]:
+def song_to_plain(song: SongScores) -> dict[str, Any]:
+    """A song's scores as `plain` takes them for JSON."""
     sources = {
         source: {
             **{metric: scores.frames[metric] for metric in METRICS},
@@ -248,7 +249,8 @@ def _song_to_plain(song: SongScores) -> dict[str, Any]:
     }
 
 
-def _song_from_plain(plain: Mapping[str, Any]) -> SongScores:
+def song_from_plain(content: Mapping[str, Any]) -> SongScores:
+    """A song's scores, read from JSON; raises what a mapping does for something else."""
     sources = {
         source: SourceScores(
             {m: np.array([_from_plain(v) for v in scores[m]], np.float64) for m in METRICS},
@@ -258,18 +260,18 @@ def _song_from_plain(plain: Mapping[str, Any]) -> SongScores:
                 for m in _SILENCE
             ),
         )
-        for source, scores in plain["sources"].items()
+        for source, scores in content["sources"].items()
     }
-    window, hop, conditioning = (_from_plain(plain[k]) for k in ("window", "hop", "conditioning"))
-    return SongScores(plain["name"], sources, window, hop, conditioning, plain["trusted"])
+    window, hop, conditioning = (_from_plain(content[k]) for k in ("window", "hop", "conditioning"))
+    return SongScores(content["name"], sources, window, hop, conditioning, content["trusted"])
 
 
-def _plain(value: Any) -> Any:
-    """Nested values as JSON takes them."""
+def plain(value: Any) -> Any:
+    """Nested values as JSON takes them: NaN as None, infinities as "inf" and "-inf"."""
     if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(float(value))
     return float(value) if isinstance(value, np.floating) else value

@@ -13,9 +13,11 @@ import torch
 from sepfast.data.audio import read
 from sepfast.data.songs import SOURCES, Song, Track, find_songs_of
 from sepfast.errors import InputError
+from sepfast.evaluation.kept import KeptScores
 from sepfast.evaluation.plots import box_plots, spectrograms
 from sepfast.evaluation.report import Report
-from sepfast.evaluation.score import score_song
+from sepfast.evaluation.score import SongScores, score_song
+from sepfast.processes import Processes
 from sepfast.reference import (
     FRAMINGS,
     binary_mask,
@@ -117,14 +119,21 @@ def evaluate_songs(
     split: str | None = None,
     window: float = 1.0,
     hop: float = 1.0,
+    resume: bool = False,
+    made_by: str = "",
+    team: Processes | None = None,
     progress: Callable[[float, float | None], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Score songs and write what was found.
 
     Writes `scores.json`, `scores.csv` with `scores.summary.csv`, `scores.png` with box plots, and
-    for each song `spectrograms/SONG.png` and what the estimator draws. A song that cannot be
-    scored does not stop the others.
+    for each song `spectrograms/SONG.png`, what the estimator draws and, last, `songs/SONG.json`
+    with its scores (in `songs/SPLIT` where there are splits). A song that cannot be scored does
+    not stop the others.
+
+    Several processes share the songs out. The first joins what all of them have found, and writes
+    what is about all songs; the folder must be one for all of them.
 
     Args:
         references: songs with their stems, in any layout that `find_songs` knows.
@@ -134,39 +143,98 @@ def evaluate_songs(
             None for all songs.
         window: seconds of a frame.
         hop: seconds from one frame to the next.
-        progress: called with songs done and songs in all.
+        resume: take the scores of songs that lie in `songs` already, made with the same `window`,
+            `hop` and `made_by`, and score the others.
+        made_by: what tells this estimator and these references from others, for `resume`.
+        team: the processes that share the songs; None for this one alone.
+        progress: called with songs done and songs to do, by this process.
         note: called with sentences for a person.
 
     Returns:
-        The scores, of the songs that could be scored.
+        The scores, of the songs that could be scored; in another process than the first, of those
+        alone that it has scored itself or found.
 
     Raises:
-        InputError: where no song is found or none can be scored.
+        InputError: where no song is found or none can be scored, and where several processes do
+            not find the same songs.
     """
+    team = team or Processes()
     songs, skipped = find_songs_of(references, split, sources=estimator.needs)
+    tell = note if team.leads else lambda text: None
     for reason in skipped:
-        note(f"skipped: {reason}")
-    report, reasons = Report(), []
-    for done, song in enumerate(songs, 1):
+        tell(f"skipped: {reason}")
+    kept = KeptScores(output / "songs", window, hop, made_by)
+    found = {i: kept.read(song) for i, song in enumerate(songs)} if resume else {}
+    scored = {i: scores for i, scores in found.items() if scores is not None}
+    if scored:
+        tell(f"{len(scored)} of {len(songs)} songs are scored already")
+    todo = [i for i in range(len(songs)) if i not in scored]
+    team.agree([songs[i].name for i in todo])
+    mine, failed = team.share(todo), {}
+    for done, i in enumerate(mine, 1):
         try:
-            recording = estimator.open(song)
-            estimates = estimator(recording)
-            rate = recording.sample_rate
-            scores = score_song(song.name, recording.stems, estimates, rate, window=window, hop=hop)
-            picture = output / "spectrograms" / f"{song.name}.png"
-            spectrograms(picture, recording.stems, estimates, rate)
-            estimator.draw(recording, output)
-            report.add(scores)
+            scored[i] = _score(songs[i], estimator, output, kept)
         except InputError as error:
-            reasons.append(str(error))
+            failed[i] = str(error)
             note(f"skipped: {error}")
-        progress(done, len(songs))
-    if not report.songs:
-        raise InputError(f"none of {len(songs)} songs could be scored, the first: {reasons[0]}")
+        progress(done, len(mine))
+    if team.several:
+        failed = _joined(team, failed)
+    if team.several and team.leads:
+        _list(failed, len(songs), note)
+        for i in set(range(len(songs))) - scored.keys() - failed.keys():
+            scored[i] = _of_another(songs[i], kept)
+    report = Report([scored[i] for i in sorted(scored)])
+    if team.leads:
+        if not scored:
+            first = failed[min(failed)]
+            raise InputError(f"none of {len(songs)} songs could be scored, the first: {first}")
+        _write(report, output)
+    return report
+
+
+def _score(song: Song, estimator: Estimator, output: Path, kept: KeptScores) -> SongScores:
+    """Score and draw a song; its scores are kept last, so that they stand for all of it."""
+    recording = estimator.open(song)
+    estimates = estimator(recording)
+    rate = recording.sample_rate
+    scores = score_song(
+        song.name, recording.stems, estimates, rate, window=kept.window, hop=kept.hop
+    )
+    picture = output / "spectrograms" / f"{song.name}.png"
+    spectrograms(picture, recording.stems, estimates, rate)
+    estimator.draw(recording, output)
+    kept.write(song, scores)
+    return scores
+
+
+def _joined(team: Processes, failed: Mapping[int, str]) -> dict[int, str]:
+    """Why songs could not be scored, of all processes; waits until all are done."""
+    told = team.exchange(list(failed.items()), last=True)
+    return dict(sorted((i, reason) for of_one in told for i, reason in of_one))
+
+
+def _list(failed: Mapping[int, str], songs: int, note: Callable[[str], None]) -> None:
+    if failed:
+        note(f"{len(failed)} of {songs} songs could not be scored:")
+    for reason in failed.values():
+        note(f"  {reason}")
+
+
+def _of_another(song: Song, kept: KeptScores) -> SongScores:
+    scores = kept.read(song)
+    if scores is None:
+        raise InputError(
+            f"{kept.folder}: lacks the scores of {song.name} that another process has written; "
+            "takes a folder that all processes share"
+        )
+    return scores
+
+
+def _write(report: Report, output: Path) -> None:
     report.to_json(output / "scores.json")
     report.to_csv(output / "scores.csv")
     box_plots(report, output / "scores.png")
-    return report
 
 
 def open_recording(song: Song) -> Recording:

@@ -72,6 +72,12 @@ STFT operators are two small matrix products and a twiddle, one transform or two
 - highest: each product keeps 22 bits or more of its operands and adds up 16 to 64 terms: 1e-6;
 - high and medium: TF32 rounds operands to 10 bits behind the point, 2^-11 = 5e-4, twice for a
   transform and four times for two: sqrt(4) 5e-4, with room for magnitudes raised to a power: 2e-3.
+
+At a high overlap they are products of one chunk, sums that slide and a window of three terms:
+
+- highest: a sum of N / hop chunks is a prefix, a suffix and segments between, nothing subtracted,
+  16 terms behind each other and far fewer on average: 2e-7 there and back, 1e-6 with room;
+- high and medium: TF32 once forward and once back, where the others have it twice: 2e-3.
 """
 
 from __future__ import annotations

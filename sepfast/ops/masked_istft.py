@@ -13,6 +13,7 @@ from sepfast.kernels.precision import product_precision
 from sepfast.kernels.tuning import has_config
 from sepfast.ops._framing import inverse_norm, kernel_obstacle, normalised, rows, scaled_window
 from sepfast.ops._operator import constant, define, differentiate, once
+from sepfast.ops._sliding import obstacle, slides
 from sepfast.ops.stft import istft_backward, stft_backward
 from sepfast.ops.stft import stft as stft_operator
 from sepfast.reference import Framing, Levels
@@ -148,6 +149,14 @@ def _kernel(
     f = _parse(text)
     window, levels = scaled_window(f, shares.device), _kernel_levels(gain, floor, base)
     lines = rows(waveform, 2)
+    terms = slides(f, shares.device, "sepfast_sliding_masked", back=True)
+    if terms is not None and levels.kind != "floor":
+        from sepfast.kernels import sliding_inverse as sliding
+
+        planes = rows(shares, 4)
+        out = sliding.masked(planes, lines, f.n_fft, f.hop, f.front, terms, levels.gain)
+        out = normalised(out.flatten(0, -2), f, shares.shape[-2])
+        return out.view(*shares.shape[:-2], waveform.shape[-1]).to(waveform.dtype)
     norm = Norm(*inverse_norm(f, shares.shape[-2], lines))
     if not _stays_compact(shares, f, levels.kind):
         shares = shares.float()
@@ -175,8 +184,8 @@ def _kernel_backward(
     return out.view(*grad.shape[:-1], frames, f.bins).to(grad.dtype)
 
 
-def _obstacle(kernel: str) -> Any:
-    def obstacle(
+def _obstacle(kernel: str, sliding: bool = False) -> Any:
+    def reason(
         tensor: Tensor,
         waveform: Tensor,
         text: str,
@@ -185,9 +194,12 @@ def _obstacle(kernel: str) -> Any:
         *_: Any,
     ) -> str | None:
         levels = "none" if gain is None else "gain" if floor is None else "floor"
-        return kernel_obstacle(_parse(text), tensor.device, kernel, levels=levels)
+        if not sliding or levels == "floor":
+            return kernel_obstacle(_parse(text), tensor.device, kernel, levels=levels)
+        other = "sepfast_sliding_masked"
+        return obstacle(_parse(text), tensor.device, other, kernel, back=True, levels=levels)
 
-    return obstacle
+    return reason
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -223,12 +235,12 @@ _masked_istft = define(
     "masked_istft(Tensor shares, Tensor waveform, str framing, Tensor? gain, Tensor? floor,"
     " Tensor? base) -> Tensor",
     reference=lambda shares, waveform, text, *levels: reference.masked_istft(
-        shares.to(waveform.dtype), waveform, _parse(text), _levels(*levels)
+        shares, waveform, _parse(text), _levels(*levels)
     ),
     kernel=_kernel,
     fake=lambda shares, waveform, *_: waveform.new_empty(*shares.shape[:-2], waveform.shape[-1]),
     check=_check,
-    obstacle=_obstacle("sepfast_masked_istft_forward"),
+    obstacle=_obstacle("sepfast_masked_istft_forward", sliding=True),
     compact=True,
 )
 _masked_istft_backward = define(

@@ -19,6 +19,7 @@ from sepfast.ops._framing import (
     scaled_window,
 )
 from sepfast.ops._operator import define, differentiate, once
+from sepfast.ops._sliding import obstacle, slides
 from sepfast.reference import Framing
 
 
@@ -87,9 +88,15 @@ def _stft_kernel(waveform: Tensor, text: str) -> Tensor:
     from sepfast.kernels import stft as kernels
 
     f = _parse(text)
-    frames = f.frames(waveform.shape[-1])
-    window = scaled_window(f, waveform.device)
-    out = kernels.forward(rows(waveform, 1), window, f.hop, f.front, frames, f.span, 1.0, 1.0)
+    frames, lines = f.frames(waveform.shape[-1]), rows(waveform, 1)
+    terms = slides(f, waveform.device, "sepfast_sliding_stft")
+    if terms is not None:
+        from sepfast.kernels import sliding
+
+        out = sliding.stft(lines, f.n_fft, f.hop, f.front, frames, terms)
+    else:
+        window = scaled_window(f, waveform.device)
+        out = kernels.forward(lines, window, f.hop, f.front, frames, f.span, 1.0, 1.0)
     return out.view(*waveform.shape[:-1], *out.shape[1:]).to(waveform.dtype)
 
 
@@ -109,8 +116,15 @@ def _istft_kernel(spectrum: Tensor, text: str, length: int) -> Tensor:
     f = _parse(text)
     window, n = scaled_window(f, spectrum.device), f.n_fft
     lines = rows(spectrum, 3)
-    norm = Norm(*inverse_norm(f, lines.shape[1], lines))
-    out = kernels.inverse(lines, window, norm, f.hop, f.front, length, 2 / n, 1 / n)
+    terms = slides(f, spectrum.device, "sepfast_sliding_inverse", back=True)
+    if terms is not None:
+        from sepfast.kernels import sliding_inverse as sliding
+
+        out = sliding.inverse(lines, n, f.hop, f.front, length, terms)
+        out = normalised(out, f, lines.shape[1])
+    else:
+        norm = Norm(*inverse_norm(f, lines.shape[1], lines))
+        out = kernels.inverse(lines, window, norm, f.hop, f.front, length, 2 / n, 1 / n)
     return out.view(*spectrum.shape[:-3], length).to(spectrum.dtype)
 
 
@@ -130,6 +144,16 @@ def _forward_obstacle(tensor: Tensor, text: str, *rest: int) -> str | None:
 
 def _inverse_obstacle(tensor: Tensor, text: str, *rest: int) -> str | None:
     return kernel_obstacle(_parse(text), tensor.device, "sepfast_stft_inverse")
+
+
+def _stft_obstacle(waveform: Tensor, text: str) -> str | None:
+    kernels = "sepfast_sliding_stft", "sepfast_stft_forward"
+    return obstacle(_parse(text), waveform.device, *kernels)
+
+
+def _istft_obstacle(spectrum: Tensor, text: str, length: int) -> str | None:
+    kernels = "sepfast_sliding_inverse", "sepfast_stft_inverse"
+    return obstacle(_parse(text), spectrum.device, *kernels, back=True)
 
 
 def _spectrum_like(tensor: Tensor, text: str, frames: int | torch.SymInt) -> Tensor:
@@ -160,7 +184,7 @@ _stft = define(
     kernel=_stft_kernel,
     fake=lambda x, text: _spectrum_like(x, text, _parse(text).frames(x.shape[-1])),
     check=_check_stft,
-    obstacle=_forward_obstacle,
+    obstacle=_stft_obstacle,
 )
 stft_backward = define(
     "stft_backward(Tensor grad, str framing, SymInt samples) -> Tensor",
@@ -176,7 +200,7 @@ _istft = define(
     kernel=_istft_kernel,
     fake=lambda spectrum, text, length: spectrum.new_empty(*spectrum.shape[:-3], length),
     check=_check_istft,
-    obstacle=_inverse_obstacle,
+    obstacle=_istft_obstacle,
 )
 istft_backward = define(
     "istft_backward(Tensor grad, str framing, SymInt frames) -> Tensor",

@@ -10,6 +10,7 @@ from sepfast import reference
 from sepfast.errors import InputError
 from sepfast.ops._framing import check_bins, check_line, kernel_obstacle, rows, scaled_window
 from sepfast.ops._operator import constant, define, differentiate, once
+from sepfast.ops._sliding import obstacle, slides
 from sepfast.reference import Framing
 
 if TYPE_CHECKING:
@@ -108,9 +109,15 @@ def _kernel(
 
     f = _parse(text)
     levels = _levels(waveform, power, scale, offset)
-    frames = f.frames(waveform.shape[-1])
-    window = scaled_window(f, waveform.device)
-    out = kernels.forward(rows(waveform, 1), window, f.hop, f.front, frames, f.span, levels)
+    frames, lines = f.frames(waveform.shape[-1]), rows(waveform, 1)
+    terms = slides(f, waveform.device, "sepfast_sliding_magnitude")
+    if terms is not None:
+        from sepfast.kernels import sliding
+
+        out = sliding.magnitude(lines, f.n_fft, f.hop, f.front, frames, terms, levels)
+    else:
+        window = scaled_window(f, waveform.device)
+        out = kernels.forward(lines, window, f.hop, f.front, frames, f.span, levels)
     return out.view(*waveform.shape[:-1], *out.shape[1:]).to(waveform.dtype)
 
 
@@ -151,8 +158,8 @@ _stft_magnitude = define(
         *x.shape[:-1], _parse(text).frames(x.shape[-1]), _parse(text).bins
     ),
     check=_check_levels,
-    obstacle=lambda x, text, *_: kernel_obstacle(
-        _parse(text), x.device, "sepfast_stft_magnitude_forward"
+    obstacle=lambda x, text, *_: obstacle(
+        _parse(text), x.device, "sepfast_sliding_magnitude", "sepfast_stft_magnitude_forward"
     ),
 )
 _stft_magnitude_backward = define(

@@ -3,7 +3,7 @@
 from sepfast.separation.alignment import Alignment
 from sepfast.separation.denoised import load_denoisers
 from sepfast.separation.enhancer import Enhancer, Recording
-from sepfast.separation.files import Job, Written, find_jobs, find_sides, separate_file
+from sepfast.separation.files import Job, Written, find_jobs, find_sides, has_stems, separate_file
 from sepfast.separation.recording_statistics import (
     RecordingStatistics,
     read_statistics,
@@ -21,6 +21,7 @@ __all__ = [
     "Written",
     "find_jobs",
     "find_sides",
+    "has_stems",
     "load_denoisers",
     "read_statistics",
     "separate_file",

@@ -136,6 +136,17 @@ def separate_file(
     return [Written(w.path, w.peak, w.clipped) for w in writers]
 
 
+def has_stems(job: Job, sources: Iterable[str], form: Literal["wav", "flac"] = "wav") -> bool:
+    """Whether all stems of a mixture are there; `separate_file` leaves none that is half-written.
+
+    Args:
+        job: the mixture and the folder of its stems.
+        sources: those of the separator.
+        form: as of `separate_file`.
+    """
+    return all((job.folder / f"{source}.{form}").is_file() for source in sources)
+
+
 def find_sides(path: PathLike, jobs: Iterable[Job], output: Path) -> list[Path]:
     """The side information of each mixture.
 

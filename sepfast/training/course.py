@@ -61,6 +61,7 @@ class Course(ABC, Generic[Heard]):
     Attributes:
         uses: the options that this course looks at and not all do.
         learns_from: what its songs are, in a word.
+        adds: whether the loss of a batch is the sum over its examples; else it is their mean.
         steps: of an epoch.
         examples: batches on the host by their keys (epoch from 1, item from 0).
         validation: fixed batches, the same in every epoch.
@@ -68,6 +69,7 @@ class Course(ABC, Generic[Heard]):
 
     uses: ClassVar[frozenset[str]] = frozenset()
     learns_from: ClassVar[str]
+    adds: ClassVar[bool]
 
     steps: int
     examples: Dataset[Batch]

@@ -51,6 +51,7 @@ class AudioVisualCourse(Course[Talk]):
 
     uses: ClassVar[frozenset[str]] = frozenset({"talkers"})
     learns_from = "mixture"
+    adds = False
 
     def __init__(self, model: AudioVisual, material: Material[Talk]) -> None:
         _check(model)

@@ -43,6 +43,7 @@ class DeepConvSepCourse(SongCourse):
             "loss",
         }
     )
+    adds = True
 
     def __init__(self, model: DeepConvSep, material: Material[Recording]) -> None:
         options = material.options

@@ -29,6 +29,7 @@ class DenoiserCourse(SongCourse):
     """The batches of the separator's own course."""
 
     uses: ClassVar[frozenset[str]] = DeepConvSepCourse.uses - {"statistics", "loss"}
+    adds = True
 
     def __init__(self, model: Denoiser, material: Material[Recording]) -> None:
         device = next(model.parameters()).device

@@ -31,6 +31,7 @@ class InformedCourse(SongCourse):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"augmentation"})
+    adds = False
 
     def __init__(self, model: Informed, material: Material[Recording]) -> None:
         options = material.options

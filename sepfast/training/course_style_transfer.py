@@ -28,6 +28,7 @@ class StyleTransferCourse(Course[Part]):
 
     uses: ClassVar[frozenset[str]] = frozenset({"snippet", "voice", "validation_batches"})
     learns_from = "recording"
+    adds = False
 
     def __init__(self, model: StyleTransfer, material: Material[Part]) -> None:
         if model.sample_rate != SAMPLE_RATE:

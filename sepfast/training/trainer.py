@@ -4,6 +4,9 @@ What a model is shown and what its loss is are its course's affair (`sepfast.tra
 What an epoch computes follows from the options, the songs, the state behind the epoch before and
 nothing else: examples and dropout are seeded by (seed, epoch). A run that is resumed is the run
 that was not interrupted, bit for bit on a CPU.
+
+Under torchrun several processes train together, see `sepfast.training.processes`: each step is the
+one that a single process takes, to rounding, but for dropout, which is each process's own.
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.fusion import fuse
@@ -36,7 +38,9 @@ from sepfast.training.history import Ended, Epoch, History, Report, Silent
 from sepfast.training.listening import listening
 from sepfast.training.lock import locked
 from sepfast.training.options import UNSAID, TrainingOptions
+from sepfast.training.processes import Processes, formed
 from sepfast.training.record import write_record
+from sepfast.training.spread import SpreadLoss, check_batch, synchronised
 from sepfast.training.update import Update
 
 
@@ -58,14 +62,17 @@ def train(
     Args:
         model: that `create_model` made, a DeepConvSep with its statistics set, a Denoiser with
             its separator attached, an Informed, or one of system D's; trained in place, and on a
-            GPU with fused layers, which it keeps. What requires no gradient stays as it is.
+            GPU with fused layers, which it keeps; on several, with statistics of batches that are
+            those of all. What requires no gradient stays as it is.
         songs: what it learns from; for system D, `Talk`s.
         validation: what tells the best epoch; without any, the training loss does.
         options: the choices.
         run_dir: where the run is kept, see `sepfast.training.folder`.
         cache_dir: where what is made of songs is kept; None for the user's cache.
-        device: where to train; None for the GPU where there is one.
-        resume: go on from the last whole epoch of the run in `run_dir`.
+        device: where to train; None for the GPU where there is one, for each of several processes
+            one of its own.
+        resume: go on from the last whole epoch of the run in `run_dir`, with as many processes as
+            there are now.
         report: is told how far it is.
         data: where the songs come from, to be kept in `run.json`.
 
@@ -78,38 +85,51 @@ def train(
             has a run already or one that another process is at, a run that cannot be resumed, a
             loss that is not finite any more, or an error on the way, behind which it can be.
     """
-    course_of = course_for(model, options)
-    assert isinstance(model, Model)  # no other has a course
-    model = model.to(pick_device(device))
-    if _device(model).type == "cuda":
-        fuse(model)
-    if options.tensorboard:
-        check_board()
-    report = report or Silent()
-    update = Update(model, options)
-    identity = _identity(course_of, model, songs, validation, options)
-    folder = RunFolder(run_dir, identity, UNSAID, options.checkpoint_every, options.keep)
-    with locked(run_dir, report.note), ExitStack() as stack:
-        if resume:
-            history = folder.restore(model, update)
-        else:
-            check_unused(run_dir)
-            history = History()
-        folder.sweep()
+    with formed(device) as group, ExitStack() as stack:
+        report = report if report is not None and group.first else Silent()
+        with group.together():
+            check_batch(options.batch_size, group)
+            course_of = course_for(model, options)
+            assert isinstance(model, Model)  # no other has a course
+            model = model.to(group.place(device))
+            if _device(model).type == "cuda":
+                fuse(model)
+            synchronised(model, group)
+            if options.tensorboard:
+                check_board()
+            update = Update(model, options)
+            identity = _identity(course_of, model, songs, validation, options)
+            folder = RunFolder(run_dir, identity, UNSAID, options.checkpoint_every, options.keep)
+            if group.first:
+                stack.enter_context(locked(run_dir, report.note))
+            if resume:
+                history = folder.restore(model, update)
+            else:
+                history = History()
+                if group.first:
+                    check_unused(run_dir)
+            if group.first:
+                folder.sweep()
+        group.check_same((identity, len(history.epochs)))
         cache = None if cache_dir is None else Path(cache_dir)
-        course = course_of(model, Material(songs, validation, options, cache, report))
-        first = len(history.epochs) + 1
-        board = None
-        if options.tensorboard:
-            board = stack.enter_context(Board(folder.tensorboard, first))
-        ear = listening(
-            model, course, validation, options.listen, folder.validation, board, report.note
-        )
-        followers = [each.epoch for each in (board, ear) if each is not None]
-        loop = _Loop(model, update, course, options, report, followers)
-        if not resume:
-            folder.save(model, update, history)
-        write_record(folder.record, model, options, data, first, report.note, resumed=resume)
+        with group.in_turn():
+            course = course_of(model, Material(songs, validation, options, cache, report))
+        first, followers = len(history.epochs) + 1, list[Callable[[Epoch], None]]()
+        with group.together():
+            if group.first:
+                board = None
+                if options.tensorboard:
+                    board = stack.enter_context(Board(folder.tensorboard, first))
+                ear = listening(
+                    model, course, validation, options.listen, folder.validation, board, report.note
+                )
+                followers = [each.epoch for each in (board, ear) if each is not None]
+                if not resume:
+                    folder.save(model, update, history)
+                write_record(
+                    folder.record, model, options, data, first, report.note, resumed=resume
+                )
+        loop = _Loop(model, update, course, options, report, followers, group)
         with torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []):
             loop.run(history, folder)
     model.eval()
@@ -127,9 +147,11 @@ class _Loop:
         options: TrainingOptions,
         report: Report,
         followers: Sequence[Callable[[Epoch], None]],
+        group: Processes,
     ) -> None:
         self.model, self.update, self.options, self.report = model, update, options, report
         self.course, self.device, self.followers = course, _device(model), followers
+        self.group, self.loss = group, SpreadLoss(model, course, group)
         self.deadline = time.monotonic() + (options.time_limit or math.inf)
 
     def run(self, history: History, folder: RunFolder) -> None:
@@ -137,6 +159,8 @@ class _Loop:
         step: Step = self._step
         if self.options.cuda_graph:
             obstacle, note = self.update.obstacle, self.report.note
+            if not self.group.alone:
+                obstacle = "several processes share each step"
             step = graphed(step, self.update.optimizer, self.device, note, obstacle)
         updates = map(step, self._batches(len(history.epochs) + 1))  # each when it is asked for
         with _worker_errors():
@@ -144,9 +168,11 @@ class _Loop:
                 epoch = self._epoch(len(history.epochs) + 1, updates)
                 history.epochs.append(epoch)
                 # Before it is saved: what a saved epoch leaves is there.
-                for follow in self.followers:
-                    follow(epoch)
-                folder.save(self.model, self.update, history)
+                with self.group.together():
+                    for follow in self.followers:
+                        follow(epoch)
+                    if self.group.first:
+                        folder.save(self.model, self.update, history)
                 self.report.epoch(epoch, history.best == epoch)
         history.ended = ended
 
@@ -156,7 +182,12 @@ class _Loop:
             return "epochs"
         if best and patience and done - best.epoch >= patience:
             return "patience"
-        return "time limit" if done and time.monotonic() >= self.deadline else ""
+        return "time limit" if done and self._late() else ""
+
+    def _late(self) -> bool:
+        """Whether the time limit has passed, in any process."""
+        late = time.monotonic() >= self.deadline
+        return self.group.any(late) if self.options.time_limit else False
 
     def _batches(self, first: int) -> Iterator[Batch]:
         """The batches of all steps from an epoch on."""
@@ -168,11 +199,20 @@ class _Loop:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from the one that dropout uses
         )
-        yield from map(tuple, loader)  # a loader makes lists of tuples
+        batches: Iterator[Batch] = map(tuple, loader)  # a loader makes lists of tuples
+        if self.group.alone:
+            yield from batches
+            return
+        while True:
+            with self.group.together(), _worker_errors():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def _epoch(self, number: int, updates: Iterator[Tensor]) -> Epoch:
         began = time.monotonic()
-        torch.manual_seed(_seed(self.options.seed, number))
+        torch.manual_seed(_seed(self.options.seed, number, self.group.rank))
         rate = self.options.learning_rate_in(number)
         for group in self.update.optimizer.param_groups:
             group["lr"] = rate
@@ -189,10 +229,13 @@ class _Loop:
             self.report.progress(
                 "training", (number - 1) * per_epoch + done, self.options.epochs * per_epoch
             )
-            if time.monotonic() >= self.deadline:
+            if self._late():
                 break
+        self.group.level(self.model)
         steps = torch.stack(results).cpu()
-        self._check_finite(number, steps[:, :2])
+        steps[:, 0] = self.group.total(steps[:, 0])
+        with self.group.together():
+            self._check_finite(number, steps[:, :2])
         norms = steps[:, 2:].double()
         norms = norms[norms.isfinite()]  # float16 leaves steps out whose gradients overflow
         return float(steps[:, 0].double().mean()), float(norms.mean()) if len(norms) else None
@@ -200,26 +243,39 @@ class _Loop:
     def _step(self, batch: Batch) -> Tensor:
         """One update, left on the device: its loss and the norm of all weights behind it, (2,).
 
+        Of several processes, the loss is this one's part.
+
         With clipping (3,), the gradients' norm before it behind them.
         """
         self.update.optimizer.zero_grad()
         with self.update.autocast():
-            loss = self.course.loss(batch)
+            loss, part = self.loss(batch)
         gradients = self.update(loss)
         norm = nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()])
-        return torch.stack([loss.detach(), norm, *gradients])
+        return torch.stack([part.detach(), norm, *gradients])
 
     @torch.no_grad()
     def _validate(self, number: int) -> float:
         """The mean loss of all validation examples: a smaller batch counts for less."""
         self.model.eval()
         batches = self.course.validation
-        losses = torch.stack([self.course.loss(batch) for batch in batches]).cpu()
+        losses = self._validation_losses()
         if not bool(losses.isfinite().all()):
             raise InputError(f"training: the validation loss is not finite in epoch {number}")
         # In parts of the first, so that equal batches are counted and not weighed.
         parts = torch.tensor([len(batch[0]) / len(batches[0][0]) for batch in batches])
         return float((losses.double() * parts).sum() / parts.sum())
+
+    def _validation_losses(self) -> Tensor:
+        """Of each batch, (batches,), of which each process computes some; on the host."""
+        batches, size = self.course.validation, self.group.size
+        own = [self.course.loss(batch) for batch in batches[self.group.rank :: size]]
+        if self.group.alone:
+            return torch.stack(own).cpu()
+        losses = torch.zeros(len(batches))
+        if own:
+            losses[self.group.rank :: size] = torch.stack(own).cpu()
+        return self.group.total(losses)
 
     def _check_finite(self, number: int, steps: Tensor) -> None:
         """Raise where a loss or the weights behind it, (steps, 2), are not finite."""
@@ -280,6 +336,7 @@ def _identity(
     }
 
 
-def _seed(seed: int, epoch: int) -> int:
-    """One seed of 64 bits for the dropout of an epoch."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
+def _seed(seed: int, epoch: int, rank: int) -> int:
+    """One seed of 64 bits for the dropout of an epoch, in each process another."""
+    key = (seed, epoch, rank) if rank else (seed, epoch)
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
