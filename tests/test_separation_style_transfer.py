@@ -76,6 +76,14 @@ def test_spans_are_the_whole(monkeypatch, samples):
     assert len(pieces) >= samples // (5 * 160)
 
 
+@pytest.mark.parametrize("samples", [700, 1500, 4001])
+def test_spans_of_the_published_framing_are_the_whole(monkeypatch, samples):
+    model, x = made(framing="style-transfer", hidden=4), torch.randn(1, samples) / 10
+    monkeypatch.setattr(style_transfer, "_CPU_FRAMES", 60)
+    out = torch.cat(list(Separator(model).stream(x.split(333, 1), RATE, 1)), -1)
+    assert error(out[0], by_hand(model, x)) < 2e-6
+
+
 def test_memory_does_not_grow_with_a_recording(monkeypatch):
     """The network never hears more than a span and what that depends on."""
     monkeypatch.setattr(style_transfer, "_CPU_FRAMES", 50)

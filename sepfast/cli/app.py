@@ -9,7 +9,7 @@ import typer
 
 from sepfast.cli.compare import compare
 from sepfast.cli.compile_check import compile_check
-from sepfast.cli.console import errors
+from sepfast.cli.console import complain, errors
 from sepfast.cli.demo import demo
 from sepfast.cli.enhance import enhance
 from sepfast.cli.evaluate import evaluate
@@ -65,7 +65,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except InputError as error:
-            errors.print(f"sepfast: {error}", style="red", markup=False, highlight=False)
+            complain(error)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             errors.print("sepfast: interrupted; nothing half-written is left", highlight=False)

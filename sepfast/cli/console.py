@@ -18,6 +18,11 @@ console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
 
+def complain(error: Exception) -> None:
+    """Say in a sentence why a command cannot be carried out."""
+    errors.print(f"sepfast: {error}", style="red", markup=False, highlight=False)
+
+
 @contextmanager
 def bar(
     description: str, *, plain: bool = False

@@ -11,6 +11,7 @@ import typer
 from sepfast.cli.console import console
 from sepfast.cli.options import Device
 from sepfast.cli.plan import epochs_of, fraction_or_folder, one_of, plan_of
+from sepfast.cli.processes import one_voice
 from sepfast.cli.training_report import losses, shown
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Reading(StrEnum):
     paper = "paper"
 
 
+@one_voice
 def train(
     data: Annotated[
         Path | None,
@@ -305,6 +307,11 @@ def train(
     RUN/train.csv and RUN/test.csv are the mixtures to evaluate with.
 
     [bold]Example[/bold]: sepfast train recordings -o run -m udt
+
+    Several GPUs share each step's batch: torchrun starts a process for each, on one machine or
+    many that see the same folders. A run goes on with any number of them.
+
+    [bold]Example[/bold]: torchrun --nproc-per-node 4 -m sepfast train musdb18 -o run
     """
     from sepfast.training import train_folder
 

@@ -4,10 +4,10 @@ Of a frame of 2048 samples 16 apart, the kernels of `dft.py` take 0.79 million o
 products each way, whatever the hop is. Sums that slide (`kernels/sliding.py`) take, tiles with
 their edges counted, 0.15 million forward and 0.33 million back, and about 40 and 60 for each bin
 beside them: a magnitude 4 times and a `masked_istft` of one source 3 times fewer. The bytes are the
-same, but that the way back stores and adds the samples of 10 groups of bins, which is 20 numbers a
-sample against the 64 of its shares. Three products in TF32 of what is left cost less than the
-bytes, so that float32 is exact here without waiting for it. From these counts the choice
-follows until both are measured.
+same, but that the way back stores and adds the samples of 10 groups of bins, for `masked_istft` of
+19: 20 and 38 numbers a sample, against 128 of a spectrum and 64 of shares. Three products in TF32
+of what is left cost less than the bytes, so that float32 is exact here without waiting for it. From
+these counts the choice follows until both are measured.
 
 The window must be a0 - a1 cos(2 pi n / N), which is Hann's, Hamming's or none with the period N.
 Taken in the spectrum, it has the rounding of a whole frame next to its ends too, where it is small.

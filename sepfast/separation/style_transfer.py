@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from sepfast import ops
@@ -49,6 +50,8 @@ class StyleTransferTrack(Track):
             tail=model.framing.span,
             sources=1,
         )
+        f = model.framing
+        self._amid = f.rule == "pad-end" and f.front % f.hop == 0
         self.model = copy.deepcopy(model)
         fuse(self.model)
 
@@ -59,10 +62,28 @@ class StyleTransferTrack(Track):
         high = high if span.frames is None else min(high, span.frames)
         samples = self._of_frames(line, origin, low, high)
         levels = ops.stft_magnitude(samples, self._inner, power=self.model.power)
-        frames = slice(wanted - low, span.stop - low)
-        shares = self._shares(levels)[:, frames]
+        shares = self._shares(levels)[None, :, wanted - low : span.stop - low]
+        if self._amid:
+            return self._amid_frames(shares, line, origin, span, wanted)
         samples = self._of_frames(line, origin, wanted, span.stop)
-        return ops.masked_istft(shares[None], samples, self._inner)
+        return ops.masked_istft(shares, samples, self._inner)
+
+    def _amid_frames(
+        self, shares: Tensor, line: Tensor, origin: int, span: Span, wanted: int
+    ) -> Tensor:
+        """Samples of shares (1, C, frames, K) from frame `wanted` on, by the track's own framing.
+
+        Sliding sums are exact where a sample lies amid frames. A track begins and ends so; within
+        it, frames of silence stand before and behind, which reach no sample that is wanted.
+        """
+        front, hop = self.framing.front, self.framing.hop
+        lead, tail = front // hop if wanted else 0, 0 if span.last else self._reach + 1
+        begin = wanted * hop if wanted else front
+        samples = (lead + shares.shape[2] + tail) * hop - front
+        heard = line[:, begin - origin :][:, :samples]
+        shares = F.pad(shares, (0, 0, lead, tail))
+        stems = ops.masked_istft(shares, heard, self.framing)
+        return stems if wanted else F.pad(stems, (front, 0))
 
     def _of_frames(self, line: Tensor, origin: int, first: int, stop: int) -> Tensor:
         """All samples of some frames, (channels, samples)."""

@@ -41,7 +41,7 @@ class Lost(InputError):
     """Another process has gone."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Processes:
     """What a process knows of those that it trains with.
 
@@ -51,6 +51,7 @@ class Processes:
         local_rank: its number on its machine.
         local_size: how many there are on its machine.
         talk: the group in which they say how it goes, from host to host; None for one process.
+        begun: whether anything has been said in it.
     """
 
     rank: int = 0
@@ -58,6 +59,7 @@ class Processes:
     local_rank: int = 0
     local_size: int = 1
     talk: Any = None
+    begun: bool = False
 
     @property
     def alone(self) -> bool:
@@ -141,6 +143,7 @@ class Processes:
         """Whether it holds in one of the processes."""
         if self.alone:
             return flag
+        self.begun = True
         flags = torch.tensor([flag], dtype=torch.int32)
         dist.all_reduce(flags, dist.ReduceOp.MAX, self.talk)
         return bool(flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from sepfast.checkpoint import load
 from sepfast.data.examples import Recording
 from sepfast.data.style_transfer import Part
-from sepfast.device import pick_device
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
 from sepfast.models import create_model
@@ -26,6 +26,7 @@ from sepfast.training.folder import check_unused
 from sepfast.training.history import History, Report, Silent
 from sepfast.training.lock import locked
 from sepfast.training.options import TrainingOptions, defaults_for
+from sepfast.training.processes import formed
 from sepfast.training.run_denoiser import estimates_of
 from sepfast.training.run_songs import Shares, songs_of
 from sepfast.training.run_style_transfer import parts_of
@@ -99,7 +100,8 @@ def train_folder(
         video_rate: of talkers, video frames a second where no file beside the landmarks says.
         cache_dir: where decoded songs, varied fragments and statistics are kept; None for the
             user's cache.
-        device: where to train; None for the GPU where there is one.
+        device: where to train; None for the GPU where there is one, for each of several processes
+            one of its own.
         resume: go on with the run in `run_dir`.
         report: is told how far it is and what was skipped.
         experiment: the text of what the run is made from, kept as its `experiment.toml`.
@@ -116,48 +118,54 @@ def train_folder(
     options = options or paper
     if options.tensorboard:
         check_board()
-    # From before the lists of mixtures are written.
-    with locked(run_dir, report.note):
-        if not resume:
-            check_unused(run_dir)
-        made = dict(model_options or {})
-        estimates = estimates_of(model_name, made, separator, source)
-        if estimates is not None:
-            made = {**estimates.sizes, **made}
-        model = _model(model_name, made, options.seed, init, mask_model)
-        if estimates is not None:
-            estimates.attach_to(model)
-        course = course_for(model, options)
-        if not issubclass(course, SongCourse):
-            _refuse(model_name, test=test, validate_on_test=validate_on_test, extra=extra)
-        if not issubclass(course, AudioVisualCourse):
-            _refuse(model_name, split=split, test_talkers=test_talkers)
-        training: list[Recording] | list[Talk] | list[Part]
-        validating: list[Recording] | list[Talk] | list[Part]
-        manifests = None if resume else run_dir
-        if issubclass(course, SongCourse):
-            audio = course.audio(model)
-            shares = Shares(validation, test, validate_on_test, extra)
-            training, validating = songs_of(
-                data, audio, shares, options.seed, cache_dir, manifests, report
-            )
-            if not resume and init is None:
-                folder = None if cache_dir is None else Path(cache_dir)
-                songs = Material(training, validating, options, folder, report)
-                course.prepare(model, songs, pick_device(device))
-        elif isinstance(model, StyleTransfer):
-            paired = isinstance(model, DenoisingVAE)
-            training, validating = parts_of(
-                data, options, validation, cache_dir, manifests, report, paired=paired
-            )
-        else:
-            training, validating = talks_of(
-                data, options, validation, video_rate, cache_dir, manifests, report,
-                split=split or "speakers", test_talkers=test_talkers,
-            )  # fmt: skip
-        if experiment is not None and not resume:
-            with atomic(Path(run_dir) / "experiment.toml") as temporary:
-                temporary.write_text(experiment, "utf-8")
+    with formed(device) as group, ExitStack() as stack:
+        report = report if group.first else Silent()
+        with group.together():
+            if group.first:
+                # From before the lists of mixtures are written.
+                stack.enter_context(locked(run_dir, report.note))
+                if not resume:
+                    check_unused(run_dir)
+        with group.in_turn():
+            made = dict(model_options or {})
+            estimates = estimates_of(model_name, made, separator, source)
+            if estimates is not None:
+                made = {**estimates.sizes, **made}
+            model = _model(model_name, made, options.seed, init, mask_model)
+            if estimates is not None:
+                estimates.attach_to(model)
+            course = course_for(model, options)
+            if not issubclass(course, SongCourse):
+                _refuse(model_name, test=test, validate_on_test=validate_on_test, extra=extra)
+            if not issubclass(course, AudioVisualCourse):
+                _refuse(model_name, split=split, test_talkers=test_talkers)
+            training: list[Recording] | list[Talk] | list[Part]
+            validating: list[Recording] | list[Talk] | list[Part]
+            manifests = run_dir if group.first and not resume else None
+            if issubclass(course, SongCourse):
+                audio = course.audio(model)
+                shares = Shares(validation, test, validate_on_test, extra)
+                training, validating = songs_of(
+                    data, audio, shares, options.seed, cache_dir, manifests, report
+                )
+                if not resume and init is None:
+                    folder = None if cache_dir is None else Path(cache_dir)
+                    songs = Material(training, validating, options, folder, report)
+                    course.prepare(model, songs, group.place(device))
+            elif isinstance(model, StyleTransfer):
+                paired = isinstance(model, DenoisingVAE)
+                training, validating = parts_of(
+                    data, options, validation, cache_dir, manifests, report, paired=paired
+                )
+            else:
+                training, validating = talks_of(
+                    data, options, validation, video_rate, cache_dir, manifests, report,
+                    split=split or "speakers", test_talkers=test_talkers,
+                )  # fmt: skip
+        with group.together():
+            if experiment is not None and group.first and not resume:
+                with atomic(Path(run_dir) / "experiment.toml") as temporary:
+                    temporary.write_text(experiment, "utf-8")
         return train(
             model,
             training,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -31,7 +30,7 @@ class SpreadLoss:
 
     With one process it is the course's own.
 
-    Batch statistics are those of the whole batch on GPUs, if `synchronised` has been called. On
+    Batch statistics are those of the whole batch on GPUs, if `synchronise` has been called. On
     the CPU, where PyTorch has none of these, they are those of a process's own rows, and the losses
     of system E are others than one process's.
 
@@ -92,14 +91,12 @@ def check_batch(batch_size: int, processes: Processes) -> None:
         )
 
 
-def synchronised(model: nn.Module, processes: Processes) -> nn.Module:
+def synchronise(model: nn.Module, processes: Processes) -> None:
     """Give a model on several GPUs the statistics of the whole batch, in place.
 
     Its fused blocks then run layer by layer. Parameters and state dictionaries stay as they are.
     """
     normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
     on_gpu = next(model.parameters()).device.type == "cuda"
-    if processes.alone or not normalises or not on_gpu:
-        return model
-    converted: nn.Module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return converted
+    if normalises and on_gpu and not processes.alone:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)

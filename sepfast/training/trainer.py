@@ -40,7 +40,7 @@ from sepfast.training.lock import locked
 from sepfast.training.options import UNSAID, TrainingOptions
 from sepfast.training.processes import Processes, formed
 from sepfast.training.record import write_record
-from sepfast.training.spread import SpreadLoss, check_batch, synchronised
+from sepfast.training.spread import SpreadLoss, check_batch, synchronise
 from sepfast.training.update import Update
 
 
@@ -94,7 +94,7 @@ def train(
             model = model.to(group.place(device))
             if _device(model).type == "cuda":
                 fuse(model)
-            synchronised(model, group)
+            synchronise(model, group)
             if options.tensorboard:
                 check_board()
             update = Update(model, options)
@@ -260,8 +260,9 @@ class _Loop:
         self.model.eval()
         batches = self.course.validation
         losses = self._validation_losses()
-        if not bool(losses.isfinite().all()):
-            raise InputError(f"training: the validation loss is not finite in epoch {number}")
+        with self.group.together():
+            if not bool(losses.isfinite().all()):
+                raise InputError(f"training: the validation loss is not finite in epoch {number}")
         # In parts of the first, so that equal batches are counted and not weighed.
         parts = torch.tensor([len(batch[0]) / len(batches[0][0]) for batch in batches])
         return float((losses.double() * parts).sum() / parts.sum())
