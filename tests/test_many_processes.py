@@ -1,30 +1,53 @@
-"""Separating and scoring with several processes: shared out, taken up again, and not all or none."""
+"""Separating and scoring with several processes: shared out, taken up again, joined."""
 
-import json
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from torch.distributed import HashStore
+from typer.testing import CliRunner
 
 from sepfast import InputError, create_model, save
-from sepfast.data import SOURCES
+from sepfast.cli.app import _app
+from sepfast.data import SOURCES, read
+from sepfast.evaluation import SongScores, SourceScores
 from sepfast.evaluation import songs as scoring
 from sepfast.evaluation.songs import Estimator, evaluate_songs
-from sepfast.processes import Processes, how_many, processes
+from sepfast.metrics import SilenceEnergy
+from sepfast.sharing import Team, how_many, shared
 
 RATE = 8000
 PROGRAM = [sys.executable, "-m", "sepfast"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+#: The program with scores that take no time, but for the songs that are named in STUCK.
+CHEAP = """
+import os, sys, time
+sys.path.insert(0, {tests!r})
+from test_many_processes import scores_of
+from sepfast.cli import main
+from sepfast.evaluation import songs
+
+def score(name, *_, **framing):
+    time.sleep(1000 if name in os.environ["STUCK"] else 0)
+    return scores_of(name, **framing)
+
+songs.score_song = score
+songs.spectrograms = lambda *_: None
+if __name__ == "__main__":
+    main()
+"""
 
 
 def _start(command, *arguments, **variables):
@@ -38,33 +61,37 @@ def _start(command, *arguments, **variables):
     )
 
 
-def _torchrun(*arguments):
-    with _start([*TORCHRUN, "-m", "sepfast"], *arguments) as going:
+def _finished(command, *arguments, **variables):
+    with _start(command, *arguments, **variables) as going:
         out, errors = going.communicate(timeout=300)
     return going.returncode, out, errors
 
 
-def _one(*arguments):
-    with _start(PROGRAM, *arguments) as going:
-        out, errors = going.communicate(timeout=300)
-    return going.returncode, out, errors
-
-
-def _pair(*arguments):
+def _pair(program, *arguments, **variables):
     """Two processes without torchrun, the first of which holds the store."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [_start(PROGRAM, *arguments, RANK=str(rank), **meeting) for rank in range(2)]
+        port = str(free.getsockname()[1])
+    variables |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [_start(program, *arguments, RANK=str(rank), **variables) for rank in range(2)]
 
 
-def _songs(folder, names, seconds=0.5):
+def scores_of(name, *, window, hop):
+    """Scores that differ with the song, some of them without a number."""
+    base = sum(name.encode()) / 7
+    frames = {"sdr": [base, -base], "isr": [base, math.nan], "sir": [math.inf, 1], "sar": [0, base]}
+    arrays = {metric: np.array(values, np.float64) for metric, values in frames.items()}
+    silence = SilenceEnergy(math.nan, 0), SilenceEnergy(-base, 2)
+    sources = {source: SourceScores(arrays, 1, *silence) for source in SOURCES}
+    return SongScores(name, sources, window, hop, base, True)
+
+
+def _songs(folder, names):
     for name in names:
         (folder / name).mkdir(parents=True)
         random = np.random.default_rng(sum(name.encode()))
         for source in SOURCES:
-            wave = 0.1 * random.standard_normal((round(seconds * RATE), 2))
+            wave = 0.1 * random.standard_normal((800, 2))
             soundfile.write(folder / name / f"{source}.wav", wave, RATE, "FLOAT")
     return folder
 
@@ -73,11 +100,11 @@ def _files(folder):
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-class TestProcesses:
+class TestTeam:
     def test_one_is_all(self, monkeypatch):
         monkeypatch.delenv("RANK", raising=False)
         monkeypatch.setenv("WORLD_SIZE", "4")  # a scheduler's
-        with processes() as team:
+        with shared() as team:
             assert (team.rank, team.size, how_many()) == (0, 1, 1)
             assert team.share("abc") == "abc"
             assert team.exchange({"a": 1}, last=True) == [{"a": 1}]
@@ -93,9 +120,10 @@ class TestProcesses:
         for name, value in (("RANK", "1"), ("WORLD_SIZE", "3")):
             monkeypatch.setenv(name, value)
         before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt), processes() as team:
+        with shared() as team:
             assert (team.rank, team.size, team.local_rank) == (1, 3, 1)
-            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is before
 
     @pytest.mark.parametrize("size", [2, 3])
@@ -119,6 +147,18 @@ class TestProcesses:
         _together(2, talk)
         assert min(times.values()) - began >= late
 
+    def test_the_first_stays_until_the_others_have_heard_it(self):
+        first, second = Team(0, 2), Team(1, 2)
+        first._store = second._store = store = HashStore()
+        store.set("sepfast/0/0/1", '"said"')
+        with ThreadPoolExecutor() as threads:
+            leaving = threads.submit(first.exchange, "hello", last=True)
+            time.sleep(0.3)
+            stayed = not leaving.done()
+            assert second.exchange("said", last=True) == ["hello", "said"]
+            assert leaving.result(10) == ["hello", "said"]
+        assert stayed
+
     def test_work_that_differs_is_refused(self):
         def talk(team):
             with pytest.raises(InputError, match=r"find different work \(1, 2 pieces\)"):
@@ -129,17 +169,17 @@ class TestProcesses:
     def test_each_has_its_own_gpu(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-        monkeypatch.setattr("sepfast.processes.pick_device", lambda name: name)
-        own = [Processes(rank, 3, rank).device(None) for rank in range(3)]
+        monkeypatch.setattr("sepfast.sharing.pick_device", lambda name: name)
+        own = [Team(rank, 3, rank).device(None) for rank in range(3)]
         assert own == ["cuda:0", "cuda:1", "cuda:0"]
-        assert Processes(1, 3, 1).device("cuda") == "cuda:1"
-        assert Processes(1, 3, 1).device("cpu") == "cpu"
-        assert Processes().device(None) is None
+        assert Team(1, 3, 1).device("cuda") == "cuda:1"
+        assert Team(1, 3, 1).device("cpu") == "cpu"
+        assert Team().device(None) is None
 
 
 def _together(size, talk):
     """What processes find that are threads here."""
-    store, teams = HashStore(), [Processes(rank, size, rank) for rank in range(size)]
+    store, teams = HashStore(), [Team(rank, size, rank) for rank in range(size)]
     for team in teams:
         team._store = store
     with ThreadPoolExecutor(size) as threads:
@@ -149,14 +189,12 @@ def _together(size, talk):
 class TestScoring:
     @pytest.fixture
     def cheap(self, monkeypatch):
-        """Scores and pictures that take no time; the names of the songs that were scored."""
-        scored, lock, real = [], threading.Lock(), scoring.score_song
+        """The songs that were scored, which takes no time."""
+        scored = []
 
-        def once(name, references, estimates, rate, *, window, hop):
-            with lock:
-                scored.append(name)
-                short = [{s: w[:1, :600] for s, w in x.items()} for x in (references, estimates)]
-                return real(name, *short, 600, window=window, hop=hop)
+        def once(name, *_, **framing):
+            scored.append(name)
+            return scores_of(name, **framing)
 
         monkeypatch.setattr(scoring, "score_song", once)
         monkeypatch.setattr(scoring, "spectrograms", lambda *_: None)
@@ -168,7 +206,7 @@ class TestScoring:
         def estimates(song):
             if song.name in broken:
                 raise InputError(f"{song.name}: broken")
-            return {s: 0.9 * w for s, w in song.stems.items()}
+            return song.stems
 
         return Estimator(estimates)
 
@@ -212,7 +250,7 @@ class TestScoring:
                 note=notes[team.rank].append,
             )
 
-        of(Processes(), "one")
+        of(Team(), "one")
         old.write_bytes((tmp_path / "one/songs/b.json").read_bytes())
         del cheap[:], notes[0][:]
         first, _ = _together(2, lambda team: of(team, "two"))
@@ -240,52 +278,76 @@ def test_separating_with_torchrun(model, tmp_path):
         soundfile.write(folder / f"{name}.wav", random.uniform(-0.5, 0.5, (4000, 2)), RATE)
     (folder / "c.wav").write_bytes(b"RIFF0000WAVEfmt nonsense")
     options = ["separate", folder, "-m", model, "--device", "cpu", "-o"]
-    code, out, errors = _one(*options, tmp_path / "one")
-    assert code == 2
-    assert "1 of 5 files could not be separated" in errors
+    alone = CliRunner().invoke(_app(), [*map(str, options), str(tmp_path / "one")])
+    assert alone.exit_code == 2
     (tmp_path / "two/e").mkdir(parents=True)
     for source in SOURCES:
         (tmp_path / f"two/e/{source}.wav").touch()
     (tmp_path / "two/b").mkdir()
     (tmp_path / "two/b/vocals.wav").touch()  # not all of them
-    code, out, errors = _torchrun(*options, tmp_path / "two", "--skip-existing")
+    with_both = [*TORCHRUN, *PROGRAM[1:], *options]
+    code, out, errors = _finished(with_both, tmp_path / "two", "--skip-existing")
     assert code == 1, errors  # torchrun's own; the first process's is 2
-    assert "exitcode  : 2" in errors
+    assert re.search(r"exitcode *: 2\b", errors)
     assert "sepfast: 1 of 4 files could not be separated" in errors
     assert errors.count(f"{folder}/c.wav: ") == 2  # when it failed, and in the list at the end
     assert out.count("1 of 5 recordings have their stems already") == 1
     assert _files(tmp_path / "two") == _files(tmp_path / "one")
     for name in "abd":
         for source in SOURCES:
-            of = [(tmp_path / f"{n}/{name}/{source}.wav").read_bytes() for n in ("one", "two")]
-            assert of[0] == of[1]
+            of = [read(tmp_path / f"{n}/{name}/{source}.wav")[0] for n in ("one", "two")]
+            np.testing.assert_allclose(*of, atol=1e-6)
     assert (tmp_path / "two/e/vocals.wav").stat().st_size == 0
 
 
 def test_scoring_after_a_kill(tmp_path):
-    songs = _songs(tmp_path / "songs", ["a", "b", "c", "d", "e"])
+    songs = _songs(tmp_path / "songs", "abcde")
     soundfile.write(songs / "c/bass.wav", np.zeros((10, 2)), RATE)
-    options = ["evaluate", songs, "--oracle", "mixture", "--window", 0.25, "--hop", 0.25, "-o"]
-    code, _, errors = _one(*options, tmp_path / "one")
-    assert code == 0, errors
-    two = _pair(*options, tmp_path / "two")
-    kept, deadline = tmp_path / "two/songs", time.monotonic() + 200
-    while not list(kept.glob("*.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    for one in two:
+    program = tmp_path / "cheap.py"
+    program.write_text(CHEAP.format(tests=str(Path(__file__).parent)))
+    options = ["evaluate", songs, "--oracle", "mixture", "-o"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "score_song", lambda name, *_, **framing: scores_of(name, **framing))
+        patch.setattr(scoring, "spectrograms", lambda *_: None)
+        alone = CliRunner().invoke(_app(), [*map(str, options), str(tmp_path / "one")])
+    assert alone.exit_code == 0, alone.output
+
+    both = _pair([sys.executable, program], *options, tmp_path / "two", STUCK="de")
+    kept = tmp_path / "two/songs"
+    paths, deadline = [kept / "a.json", kept / "b.json"], time.monotonic() + 200
+    while not all(p.is_file() for p in paths) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for one in both:
         one.kill()
         one.communicate()
-    before = {path: path.stat().st_mtime_ns for path in kept.glob("[a-e].json")}
-    assert 1 <= len(before) < 4
+    before = [path.stat().st_mtime_ns for path in paths]
     assert not (tmp_path / "two/scores.json").exists()
-    code, out, errors = _torchrun(*options, tmp_path / "two", "--resume")
+
+    again = [*TORCHRUN, program, *options, tmp_path / "two", "--resume"]
+    code, out, errors = _finished(again, STUCK="ab")
     assert code == 0, errors
-    assert f"{len(before)} of 5 songs are scored already" in out
+    assert out.count("2 of 5 songs are scored already") == 1
     assert "1 of 5 songs could not be scored:" in out
     assert out.count("SDR (dB)") == 1
-    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert [path.stat().st_mtime_ns for path in paths] == before
     for name in ("scores.json", "scores.csv", "scores.summary.csv"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-    assert len(json.loads((tmp_path / "two/scores.json").read_text())["songs"]) == 4
-    drawn = {f"spectrograms/{name}.png" for name in "abde"} | {"scores.png"}
-    assert drawn <= _files(tmp_path / "two")
+    assert _files(tmp_path / "two") == _files(tmp_path / "one")
+
+
+def test_ended_by_torchrun_leaves_nothing_half_written(model, tmp_path):
+    with soundfile.SoundFile(tmp_path / "long.wav", "w", RATE, 1) as file:
+        for _ in range(300):
+            file.write(np.random.default_rng(0).uniform(-0.5, 0.5, RATE))
+    options = ["separate", tmp_path / "long.wav", "-m", model, "--device", "cpu", "-o"]
+    both = _pair(PROGRAM, *options, tmp_path / "out")
+    deadline = time.monotonic() + 100
+    while not list(tmp_path.glob("out/long/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert both[1].poll() is None  # has nothing to do, and waits
+    for one in both:
+        one.terminate()
+    errors = [one.communicate(timeout=100)[1] for one in both]
+    assert [one.returncode for one in both] == [130, 130], errors
+    assert all("interrupted; nothing half-written is left" in text for text in errors)
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from sepfast.cli.evaluate_talkers import are_manifests, score_manifests
 from sepfast.cli.evaluate_transfer import are_transfers, score_transfers
 from sepfast.cli.options import Denoisers, Device
 from sepfast.errors import InputError
-from sepfast.processes import Processes, how_many, processes
+from sepfast.sharing import Team, how_many, shared
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +174,7 @@ def evaluate(
     from sepfast.evaluation.songs import evaluate_songs
 
     given = _Given(estimates, model, oracle, side_info, tuple(denoise or ()))
-    with processes() as team:
+    with shared() as team:
         estimator = given.estimator(team.device(device))
         with bar("scoring", plain=team.several) as progress:
             report = evaluate_songs(
@@ -194,7 +194,7 @@ def evaluate(
         _show(table(report), f"scores and plots: {output}")
 
 
-def _counted(team: Processes) -> Callable[[float, float | None], None]:
+def _counted(team: Team) -> Callable[[float, float | None], None]:
     """A line after each song: bars of several processes would lie over each other."""
     return lambda done, total: _say(f"process {team.rank}: {done} of {total} songs")
 

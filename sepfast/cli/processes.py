@@ -46,7 +46,7 @@ def one_voice(command: Callable[..., None]) -> Callable[..., None]:
                     processes.agree(None)
                     raise typer.Exit(2) from error
         except (Lost, KeyboardInterrupt) as error:
-            if not int(os.environ["RANK"]):
+            if os.environ.get("RANK", "0") == "0":
                 raise
             raise typer.Exit(2 if isinstance(error, Lost) else 130) from None
 

@@ -13,7 +13,7 @@ import typer
 from sepfast.cli.console import bar, console, errors
 from sepfast.cli.options import Denoisers, Device
 from sepfast.errors import InputError
-from sepfast.processes import Processes, processes
+from sepfast.sharing import Team, shared
 
 if TYPE_CHECKING:
     from sepfast.separation import Job, Separator
@@ -94,7 +94,7 @@ def separate(
     [bold]Example[/bold]: torchrun --nproc-per-node 4 -m sepfast separate songs -m
     model.safetensors -o stems --skip-existing
     """
-    with processes() as team:
+    with shared() as team:
         _separate(
             team,
             inputs,
@@ -115,7 +115,7 @@ class _Output:
 
 
 def _separator(
-    team: Processes, model: Path, overlap: int | None, denoise: list[Path], device: str | None
+    team: Team, model: Path, overlap: int | None, denoise: list[Path], device: str | None
 ) -> Separator:
     from sepfast.checkpoint import load
     from sepfast.separation import Separator, load_denoisers
@@ -129,7 +129,7 @@ def _separator(
 
 
 def _separate(
-    team: Processes,
+    team: Team,
     inputs: list[Path],
     output: _Output,
     separator: Separator,
@@ -165,9 +165,7 @@ def _separate(
         raise InputError(f"{len(told)} of {len(work)} files could not be separated")
 
 
-def _missing(
-    team: Processes, work: list[_Work], separator: Separator, output: _Output
-) -> list[_Work]:
+def _missing(team: Team, work: list[_Work], separator: Separator, output: _Output) -> list[_Work]:
     """What has not all of its stems yet."""
     from sepfast.separation import has_stems
 
@@ -181,9 +179,7 @@ def _missing(
     return left
 
 
-def _one(
-    team: Processes, separator: Separator, job: Job, side: Path | None, output: _Output
-) -> None:
+def _one(team: Team, separator: Separator, job: Job, side: Path | None, output: _Output) -> None:
     """Separate a recording and say what was written."""
     from sepfast.separation import separate_file
 

@@ -17,7 +17,6 @@ from sepfast.evaluation.kept import KeptScores
 from sepfast.evaluation.plots import box_plots, spectrograms
 from sepfast.evaluation.report import Report
 from sepfast.evaluation.score import SongScores, score_song
-from sepfast.processes import Processes
 from sepfast.reference import (
     FRAMINGS,
     binary_mask,
@@ -26,6 +25,7 @@ from sepfast.reference import (
     wiener_mask,
 )
 from sepfast.separation import Separator
+from sepfast.sharing import Team
 
 _MASKS = {"binary": binary_mask, "wiener": wiener_mask}
 
@@ -121,7 +121,7 @@ def evaluate_songs(
     hop: float = 1.0,
     resume: bool = False,
     made_by: str = "",
-    team: Processes | None = None,
+    team: Team | None = None,
     progress: Callable[[float, float | None], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Report:
@@ -158,7 +158,7 @@ def evaluate_songs(
         InputError: where no song is found or none can be scored, and where several processes do
             not find the same songs.
     """
-    team = team or Processes()
+    team = team or Team()
     songs, skipped = find_songs_of(references, split, sources=estimator.needs)
     tell = note if team.leads else lambda text: None
     for reason in skipped:
@@ -178,8 +178,7 @@ def evaluate_songs(
             failed[i] = str(error)
             note(f"skipped: {error}")
         progress(done, len(mine))
-    if team.several:
-        failed = _joined(team, failed)
+    failed = _joined(team, failed)
     if team.several and team.leads:
         _list(failed, len(songs), note)
         for i in set(range(len(songs))) - scored.keys() - failed.keys():
@@ -208,7 +207,7 @@ def _score(song: Song, estimator: Estimator, output: Path, kept: KeptScores) -> 
     return scores
 
 
-def _joined(team: Processes, failed: Mapping[int, str]) -> dict[int, str]:
+def _joined(team: Team, failed: Mapping[int, str]) -> dict[int, str]:
     """Why songs could not be scored, of all processes; waits until all are done."""
     told = team.exchange(list(failed.items()), last=True)
     return dict(sorted((i, reason) for of_one in told for i, reason in of_one))

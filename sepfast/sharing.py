@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -36,7 +37,7 @@ _JOIN = timedelta(hours=1)
 
 
 @dataclass
-class Processes:
+class Team:
     """This process among those that share the work; by itself it is the only one.
 
     Attributes:
@@ -83,9 +84,10 @@ class Processes:
         Raises:
             InputError: where they are not, such as over folders that are not shared.
         """
-        lists = self.exchange(list(work))
-        if any(other != lists[0] for other in lists):
-            counts = ", ".join(str(len(other)) for other in lists)
+        # The lists themselves may be longer than the store takes.
+        found = self.exchange([len(work), sha256("\0".join(work).encode()).hexdigest()])
+        if any(other != found[0] for other in found):
+            counts = ", ".join(str(count) for count, _ in found)
             raise InputError(
                 f"the processes find different work ({counts} pieces), take the same files in all"
             )
@@ -114,7 +116,7 @@ class Processes:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
+def shared() -> Iterator[Team]:
     """This process as `RANK`, `WORLD_SIZE` and `LOCAL_RANK` say; the only one without a `RANK`.
 
     Among several, the signal by which torchrun ends them is taken as Ctrl-C while the block runs,
@@ -125,11 +127,11 @@ def processes() -> Iterator[Processes]:
     """
     rank, size, local = _started_as()
     if size == 1:
-        yield Processes()
+        yield Team()
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield Processes(rank, size, local)
+        yield Team(rank, size, local)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -138,7 +140,7 @@ def how_many() -> int:
     """Processes that share the work, this one counted.
 
     Raises:
-        InputError: as `processes` does.
+        InputError: as `shared` does.
     """
     return _started_as()[1]
 
