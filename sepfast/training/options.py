@@ -86,7 +86,7 @@ class TrainingOptions:
     denoisers and system E's.
 
     Attributes:
-        batch_size: examples a step.
+        batch_size: examples a step, of all processes together.
         batches_per_epoch: steps an epoch; 0 for as many as the songs fill, end to end. Where an
             epoch goes through fragments, never more than there are.
         epochs: epochs at most.
@@ -114,7 +114,7 @@ class TrainingOptions:
         time_limit: seconds after which training ends, in mid-epoch; 0 for never.
         workers: processes that read examples beside the one that trains.
         cuda_graph: whether a GPU is given its steps as one captured graph each, which is faster
-            for small batches; the losses are the same to rounding.
+            for small batches; the losses are the same to rounding. Not with several processes.
         precision: of products in training, "float32", "bfloat16" or, on a GPU, "float16"; the
             weights, and all of validation, stay in float32.
         clip_norm: gradients of a larger norm, all of them together, are scaled down to it; 0 for

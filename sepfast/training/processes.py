@@ -11,6 +11,7 @@ with the same sentence, and none waits for another for ever.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,20 +214,28 @@ def formed(device: str | None = None) -> Iterator[Processes]:
         return
     if dist.is_initialized():
         raise InputError("processes: are in a group already, training forms its own")
+    gpus, agreed = _on_gpus(device) and torch.cuda.is_available(), False
     try:
         try:
-            gpus = _on_gpus(device) and torch.cuda.is_available()
             dist.init_process_group("nccl" if gpus else "gloo")
             talk = dist.new_group(backend="gloo", timeout=_PATIENCE)
         except (RuntimeError, ValueError, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"processes: cannot be brought together ({reason})") from error
         _CURRENT = Processes(rank, size, local_rank, local_size, talk)
-        with _lost():
+        with _lost(), warnings.catch_warnings():
+            # Of a performance that is DDP's own to lose, for layouts that oneDNN chooses.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield _CURRENT
+        agreed = True
+    except BaseException as error:
+        agreed = isinstance(error, Agreed) or isinstance(error.__cause__, Agreed)
+        raise
     finally:
         _CURRENT = None
-        if dist.is_initialized():
+        # NCCL would wait for what the others are in the middle of, and they for this process, whose
+        # end has torchrun end them.
+        if dist.is_initialized() and (agreed or not gpus):
             dist.destroy_process_group()
 
 
@@ -258,7 +267,8 @@ def _lost() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(w in str(error) for w in _GONE):
             raise
+        reason = str(error).partition("\n")[0]
         raise Lost(
-            "training: another of the processes has ended; the run can be resumed, with another "
-            "number of them too"
+            "training: the processes have lost each other, as where one has ended; the run can be "
+            f"resumed, with another number of them too ({reason})"
         ) from error

@@ -3,7 +3,7 @@
     model, model_options, seed, data    of the run
     sessions                            one for each time that it was begun or gone on with: when,
                                         from which epoch, with which options, command, versions,
-                                        device and commit
+                                        device, number of processes and commit
 
 Nothing is read from it but the sessions before. Nothing of the environment is written.
 """
@@ -41,6 +41,7 @@ def write_record(
     note: Callable[[str], None],
     *,
     resumed: bool,
+    processes: int = 1,
 ) -> None:
     """Write `run.json`, or one session more; replaced in one step.
 
@@ -52,6 +53,7 @@ def write_record(
         first: the epoch that the session begins with.
         note: is told of a file before that is broken, and is replaced.
         resumed: whether the sessions before are of this run.
+        processes: how many train.
 
     Raises:
         InputError: for a file that cannot be written.
@@ -61,7 +63,10 @@ def write_record(
         "model_options": model.model_options,
         "seed": options.seed,
         "data": None if data is None else str(data),
-        "sessions": [*(_sessions(path, note) if resumed else []), _session(model, options, first)],
+        "sessions": [
+            *(_sessions(path, note) if resumed else []),
+            {**_session(model, options, first), "processes": processes},
+        ],
     }
     with atomic(path) as temporary:
         text = json.dumps(record, indent=2, default=str, ensure_ascii=False)

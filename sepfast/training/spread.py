@@ -44,8 +44,7 @@ class SpreadLoss:
         self._course, self._processes = course, processes
         self._shared: nn.Module | None = None
         if not processes.alone:
-            # Running statistics are levelled behind an epoch, nothing else has to be.
-            self._shared = DistributedDataParallel(_Loss(model, course), broadcast_buffers=False)
+            self._shared = DistributedDataParallel(_Loss(model, course))
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is to be differentiated, and this process's part of the loss; both scalars."""
@@ -72,11 +71,15 @@ class SpreadLoss:
 
 
 class _Loss(nn.Module):
-    """A course's loss as the forward of a module, which is where DDP begins its work."""
+    """A course's loss as the forward of a module, which is where DDP begins its work.
+
+    It has the model's weights and no buffers, which DDP would send around in every step: running
+    statistics are levelled behind an epoch, and nothing else changes.
+    """
 
     def __init__(self, model: nn.Module, course: Course[Any]) -> None:
         super().__init__()
-        self.model, self._course = model, course
+        self.weights, self._course = nn.ParameterList(model.parameters()), course
 
     def forward(self, batch: Batch) -> Tensor:
         return self._course.loss(batch)

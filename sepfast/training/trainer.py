@@ -127,8 +127,9 @@ def train(
                 if not resume:
                     folder.save(model, update, history)
                 write_record(
-                    folder.record, model, options, data, first, report.note, resumed=resume
-                )
+                    folder.record, model, options, data, first, report.note,
+                    resumed=resume, processes=group.size,
+                )  # fmt: skip
         loop = _Loop(model, update, course, options, report, followers, group)
         with torch.random.fork_rng([loop.device] if loop.device.type == "cuda" else []):
             loop.run(history, folder)
