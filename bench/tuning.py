@@ -42,6 +42,8 @@ _CHOICES: dict[str, tuple[int, ...] | None] = {
     "FEATURES": None,
     "UNITS": None,
     "HELD": (0, 1),
+    "BANDS": (2, 4, 8),
+    "SEGMENTS": (16, 32, 64, 128),
     "num_warps": (4, 8),
     "BLOCKS": (4, 8, 16, 32),
     "num_stages": (1, 2, 3),
@@ -52,7 +54,9 @@ _LEAST = dict.fromkeys(_PRODUCTS, 16)
 #: Stages held to the bound of an operator's result; others make gradients.
 _RESULTS = ("forward", "compact", "inverse", "vertical", "horizontal")
 #: The modules that ask whether a kernel is shipped.
-_ASKING = ("_framing", "_products", "linear_soft_mask_loss", "masked_istft", "overlap_decode")
+_ASKING = (
+    "_framing", "_products", "_sliding", "linear_soft_mask_loss", "masked_istft", "overlap_decode",
+)  # fmt: skip
 _DEMANDS = {"tf32x3": "highest", "tf32": "high", "ieee": "highest"}
 
 
@@ -164,7 +168,7 @@ class _Trial:
         return percentiles([t.seconds for t in timings])[1]
 
     def _bound(self) -> float:
-        operator, stage = self.job.stage.rsplit("_", 1)
+        operator, stage = self.job.role.rsplit("_", 1)
         bound = ACCURACY[operator][demand()]
         return bound.forward if stage in _RESULTS else bound.backward
 

@@ -17,8 +17,15 @@ from sepfast.reference import FRAMINGS, Framing
 Config = dict[str, int]
 Tensors = dict[str, Tensor]
 
-#: n_fft -> the paper's framing of that size.
-_NAMED = {512: "landmarks", 1024: "deepconvsep", 2048: "style-transfer"}
+#: n_fft -> the paper's framing of that size, of those whose frames do not slide.
+_NAMED = {512: "landmarks", 1024: "deepconvsep"}
+#: Kernels that slide, and those in whose place they run.
+_SLIDING = {
+    "sliding_stft": "stft_forward",
+    "sliding_inverse": "stft_inverse",
+    "sliding_magnitude": "stft_magnitude_forward",
+    "sliding_masked": "masked_istft_forward",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,11 @@ class Job:
     def stage(self) -> str:
         """The kernel's name without its prefix."""
         return self.kernel.removeprefix("sepfast_")
+
+    @property
+    def role(self) -> str:
+        """The stage that it does, which for a kernel that slides is another one's."""
+        return _SLIDING.get(self.stage, self.stage)
 
     def __str__(self) -> str:
         return " ".join((self.stage, *(f"{k} {v}" for k, v in self.key.items())))
@@ -85,6 +97,12 @@ def jobs(
     ]
     wanted += [(f"amplitude_mask_loss_{stage}", {}) for stage in ("forward", "backward")]
     wanted += normalising.keys()
+    wanted += [
+        (kernel, {"n_fft": n_fft, "hop": 16, "precision": precision})
+        for n_fft in (2048, 512)
+        for kernel in _SLIDING
+        for precision in precisions
+    ]
     wanted += [each for p in precisions for each in (*attention.keys(p), *recurrent.keys(p))]
     wanted += [each for p in precisions for each in network_jobs.other_keys(p)]
     return [_job(f"sepfast_{kernel}", key, devices) for kernel, key in wanted]
@@ -122,29 +140,33 @@ def prepare(
     if "sources" in job.key:
         return _elementwise(job, frames, device)
     n = int(job.key["n_fft"])
-    named = _NAMED.get(n)
-    framing = FRAMINGS[named] if named else Framing(n, n // 4, front=n // 2, rule="ceil+2")
+    if "hop" in job.key:
+        framing = Framing(n, job.key["hop"], symmetric=False, front=n // 2)
+    elif n in _NAMED:
+        framing = FRAMINGS[_NAMED[n]]
+    else:
+        framing = Framing(n, n // 4, front=n // 2, rule="ceil+2")
     text, samples, sources = framing.to_text(), frames * framing.hop, 4
     line = torch.randn(2, samples, device=device)
     count, bins = framing.frames(samples), framing.bins
     o = torch.ops.sepfast
-    if job.stage == "stft_forward":
+    if job.role == "stft_forward":
         return lambda x: o.stft(x["line"], text), {"line": line}
-    if job.stage == "stft_inverse":
+    if job.role == "stft_inverse":
         spectrum = torch.randn(2, count, bins, 2, device=device)
         return lambda x: o.istft(x["spectrum"], text, samples), {"spectrum": spectrum}
-    if job.stage == "stft_magnitude_forward":
+    if job.role == "stft_magnitude_forward":
         return lambda x: o.stft_magnitude(x["line"], text, 1.0, None, None), {"line": line}
-    if job.stage == "stft_magnitude_backward":
+    if job.role == "stft_magnitude_backward":
         grad = torch.randn(2, count, bins, device=device)
         return (
             lambda x: o.stft_magnitude_backward(x["grad"], x["line"], text, 1.0, None),
             {"grad": grad, "line": line},
         )
     tensors = {"line": line, **_levels(job, sources, bins, device)}
-    if job.stage in ("masked_istft_forward", "masked_istft_compact"):
+    if job.role in ("masked_istft_forward", "masked_istft_compact"):
         shares = torch.rand(sources, 2, count, bins, device=device)
-        tensors["first"] = shares.half() if job.stage.endswith("compact") else shares
+        tensors["first"] = shares.half() if job.role.endswith("compact") else shares
         call = o.masked_istft
     else:
         tensors["first"] = torch.randn(sources, 2, samples, device=device)
@@ -158,7 +180,7 @@ def prepare(
 
 
 def _levels(job: Job, sources: int, bins: int, device: torch.device) -> Tensors:
-    if job.key["levels"] == "none":
+    if job.key.get("levels", "none") == "none":
         return {}
     gain, base = torch.rand(2, sources, 2, 1, bins, device=device) + 0.5
     if job.key["levels"] == "gain":

@@ -171,3 +171,20 @@ def test_the_papers_framing_is_as_exact_as_pytorchs_own(kernels):
         out = evaluate(operator, *map(kernels.put, tensors))
         assert_near(out, true, 2 * relative_error(single, true))
         assert_near(out, true, kernels.bound("stft_magnitude"))
+
+
+@pytest.mark.parametrize("stage", ["stft", "magnitude", "inverse", "masked"])
+def test_what_is_tuned_is_the_kernel_that_slides(stage, monkeypatch):
+    from sepfast.bench.tuning import configured
+    from sepfast.bench.tuning_jobs import jobs, prepare
+    from sepfast.kernels import launch
+
+    job = next(job for job in jobs() if job.stage == f"sliding_{stage}")
+    run, tensors = prepare(job, 3, torch.device("cpu"))
+    launched = []
+    monkeypatch.setattr(
+        launch.Kernel, "launch", lambda self, *args, **kwargs: launched.append(self.name)
+    )
+    with configured(job.kernel, job.start), ops.use_backend("triton"):
+        run(tensors)
+    assert launched == [job.kernel]
