@@ -67,10 +67,9 @@ from sepfast.reference.soft_mask_loss import (
     soft_mask_loss,
     soft_mask_loss_backward,
 )
+from sepfast.reference.softplus_affine import softplus_affine, softplus_affine_backward
 from sepfast.reference.softplus_norm import (
     ConvSoftplusNorm,
-    softplus_affine,
-    softplus_affine_backward,
     softplus_norm,
     softplus_norm_backward,
 )

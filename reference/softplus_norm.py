@@ -12,9 +12,7 @@ With g = dy keep / (1 - p), again over B and T:
 
 The bias is taken in because PyTorch adds it, and sums its gradient, by passes of their own.
 
-With statistics that are fixed, y = s scale + shift for scale = w r and shift = o - m scale. They
-cannot go into the convolution's own weights, as softplus stands between. Into those of the next
-one they could, but would save nothing: softplus takes a pass, and bias, scale and shift are in it.
+With statistics that are fixed it is `softplus_affine`.
 
 Source: E, section 3.2.
 """
@@ -27,9 +25,7 @@ from torch import Tensor, nn
 
 from sepfast.errors import InputError
 from sepfast.reference.philox import draw_seed, dropped
-
-#: Where PyTorch's softplus is the identity.
-_LINEAR = 20.0
+from sepfast.reference.softplus_affine import activated, scaled, slope, wide
 
 
 def softplus_norm(
@@ -57,11 +53,11 @@ def softplus_norm(
         y (B, C, T) in the type of x; mean and biased variance (C,) of the softplus, constants, in
         float32 for half types, NaN of nothing.
     """
-    s = _activated(x, bias)
+    s = activated(x, bias)
     mean = s.mean((0, 2))
     apart = s - mean[:, None]
     variance = apart.square().mean((0, 2))
-    y = _scaled(apart, _gain(variance, weight, eps), offset)
+    y = scaled(apart, _gain(variance, weight, eps), offset)
     if seed is not None and dropout:
         y = dropped(y, dropout, seed)
     return y.to(x.dtype), mean.detach(), variance.detach()
@@ -90,50 +86,16 @@ def softplus_norm_backward(
         Gradients of x (B, C, T) in its type, and of bias, weight and offset, (C,) each, in float32
         for half types.
     """
-    g = _wide(grad)
+    g = wide(grad)
     if seed is not None and dropout:
         g = dropped(g, dropout, seed)
-    s, rate = _activated(x, bias), torch.rsqrt(variance + eps)
+    s, rate = activated(x, bias), torch.rsqrt(variance + eps)
     count = max(1, x.shape[0] * x.shape[2])
     h = (s - mean[:, None]) * rate[:, None]
     of_offset, of_weight = g.sum((0, 2)), (g * h).sum((0, 2))
     inner = g - of_offset[:, None] / count - h * (of_weight[:, None] / count)
-    dx = _gain(variance, weight, eps)[:, None] * inner * _slope(x, bias)
+    dx = _gain(variance, weight, eps)[:, None] * inner * slope(x, bias)
     return dx.to(x.dtype), dx.sum((0, 2)), of_weight, of_offset
-
-
-def softplus_affine(x: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    """Softplus, and normalisation by fixed statistics.
-
-    Args:
-        x: (B, C, T), what a convolution gives without its bias.
-        bias: (C,) of the convolution, None for none.
-        scale: (C,), weight / sqrt(variance + eps).
-        shift: (C,), offset - mean scale.
-
-    Returns:
-        log(1 + exp(x + bias)) scale + shift, (B, C, T) in the type of x.
-    """
-    return _scaled(_activated(x, bias), scale, shift).to(x.dtype)
-
-
-def softplus_affine_backward(
-    grad: Tensor, x: Tensor, bias: Tensor | None, scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of `softplus_affine`.
-
-    Args:
-        grad: (B, C, T), of the result.
-        x, bias, scale: as in the forward.
-
-    Returns:
-        Gradients of x (B, C, T) in its type, and of bias, scale and shift, (C,) each, in float32
-        for half types.
-    """
-    g = _wide(grad)
-    dx = g * _wide(scale)[:, None] * _slope(x, bias)
-    of_scale = (g * _activated(x, bias)).sum((0, 2))
-    return dx.to(x.dtype), dx.sum((0, 2)), of_scale, g.sum((0, 2))
 
 
 class ConvSoftplusNorm(nn.Module):
@@ -198,29 +160,6 @@ def check_dropout(dropout: float) -> None:
         raise InputError(f"dropout: got {dropout}, takes 0 to below 1")
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Statistics of half types are taken in float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-def _biased(x: Tensor, bias: Tensor | None) -> Tensor:
-    return _wide(x) if bias is None else _wide(x) + _wide(bias)[:, None]
-
-
-def _activated(x: Tensor, bias: Tensor | None) -> Tensor:
-    return F.softplus(_biased(x, bias), threshold=_LINEAR)
-
-
-def _slope(x: Tensor, bias: Tensor | None) -> Tensor:
-    z = _biased(x, bias)
-    return torch.where(z > _LINEAR, 1, z.sigmoid())
-
-
 def _gain(variance: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     rate = torch.rsqrt(variance + eps)
-    return rate if weight is None else rate * _wide(weight)
-
-
-def _scaled(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-    x = x * _wide(scale)[:, None]
-    return x if shift is None else x + _wide(shift)[:, None]
+    return rate if weight is None else rate * wide(weight)

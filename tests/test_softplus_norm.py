@@ -62,8 +62,6 @@ def test_gradients_are_those_of_differences():
     assert torch.autograd.gradcheck(
         lambda *x: ops.softplus_norm(*x, dropout=0.4, seed=SEED)[0], leaves
     )
-    x, bias, scale, shift = leaves
-    assert torch.autograd.gradcheck(ops.softplus_affine, (x, bias, scale, shift))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -113,21 +111,6 @@ def test_statistics_next_to_their_mean_keep_their_digits(kernels, monkeypatch):
     torch.testing.assert_close(variance, true, rtol=5e-4, atol=0)
 
 
-def test_softplus_keeps_its_digits_and_never_overflows(place):
-    x = place.put(torch.cat((torch.linspace(-80, 80, 321), torch.tensor([-1e30, 1e30]))))
-    one = place.put(torch.ones(1))
-    x = x[None, None].requires_grad_()
-    y = ops.softplus_affine(x, None, one, 0 * one)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    wide = x.detach().cpu().double()
-    small = torch.exp(-wide.abs())
-    # exp rounds its argument, of up to 80, and is off by as much; PyTorch is linear from 20 on.
-    rounding = {"rtol": 160 * torch.finfo(x.dtype).eps, "atol": 3e-9}
-    torch.testing.assert_close(y.cpu().double(), wide.relu() + small.log1p(), **rounding)
-    expected = torch.where(wide < 0, small, 1) / (1 + small)
-    torch.testing.assert_close(slope.cpu().double(), expected, **rounding)
-
-
 @pytest.mark.parametrize("shape", [(0, 2, 5), (3, 2, 0), (3, 0, 5)], ids=str)
 def test_nothing_is_nothing(place, shape):
     args = [place.put(x) for x in made(*shape)]
@@ -136,7 +119,6 @@ def test_nothing_is_nothing(place, shape):
     assert mean.isnan().all()
     assert variance.isnan().all()
     assert not any(x.any() for x in grads)
-    assert ops.softplus_affine(*args).shape == shape
 
 
 # Dropout
@@ -196,12 +178,11 @@ def test_what_is_dropped_goes_by_the_seed_and_the_place():
         assert abs(float(alike.mean()) - 0.5) < 2.5 / alike.numel() ** 0.5
 
 
-@pytest.mark.parametrize("stage", ["norm", "affine"])
 @pytest.mark.parametrize("way", ["forward", "backward"])
-def test_there_is_something_to_tune_it_on(stage, way):
+def test_there_is_something_to_tune_it_on(way):
     from sepfast.bench.tuning_jobs import jobs, prepare
 
-    job = next(job for job in jobs() if job.stage == f"softplus_{stage}_{way}")
+    job = next(job for job in jobs() if job.stage == f"softplus_norm_{way}")
     run, tensors = prepare(job, 3, torch.device("cpu"))
     with ops.use_backend("reference"):
         out = run(tensors)
@@ -256,7 +237,6 @@ def test_autocast_takes_all_in_float32(place):
     args = [x.to(place.device).bfloat16() for x in made()]
     with torch.autocast(place.device, torch.bfloat16):
         y, mean, variance = ops.softplus_norm(*args)
-        assert ops.softplus_affine(*args).dtype == torch.float32
     assert y.dtype == mean.dtype == variance.dtype == torch.float32
     assert_near(y, reference.softplus_norm(*(x.cpu().double() for x in args))[0], 5e-7)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from sepfast.data.audio import AudioReader
 from sepfast.data.clips import SAMPLE_RATE, Clip, Floats, find_audio, open_clip
+from sepfast.data.usable import usable
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 
@@ -75,16 +76,13 @@ def find_clips(
         cache_dir: where a file is decoded to that does not say how long it is.
         progress: is told how many are looked at, and of how many.
     """
-    clips: list[Clip] = []
-    reasons: list[str] = []
     found = find_audio(Path(data) / folder)
-    for done, (name, paths) in enumerate(found.items(), 1):
-        try:
-            clips.append(open_clip(f"{folder}/{name}", paths, cache_dir))
-        except InputError as error:
-            reasons.append(str(error))
-        progress(done, len(found))
-    return clips, reasons
+
+    def opened(one: tuple[str, list[Path]]) -> Clip:
+        name, paths = one
+        return open_clip(f"{folder}/{name}", paths, cache_dir)
+
+    return usable(found.items(), opened, progress)
 
 
 def find_pairs(

@@ -30,6 +30,7 @@ from sepfast.data.landmarks import (
 )
 from sepfast.data.song_audio import SongAudio
 from sepfast.data.songs import Song, Track
+from sepfast.data.usable import usable
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.reference import FRAMINGS
@@ -140,14 +141,7 @@ def find_utterances(
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
     recordings = list(_recordings(root))
-    utterances: list[Utterance] = []
-    reasons: list[str] = []
-    for done, (speaker, audio) in enumerate(recordings, 1):
-        try:
-            utterances.append(_utterance(speaker, audio, video_rate))
-        except InputError as error:
-            reasons.append(str(error))
-        progress(done, len(recordings))
+    utterances, reasons = usable(recordings, lambda place: _utterance(*place, video_rate), progress)
     if not utterances:
         first = f"; skipped {len(reasons)}, the first because {reasons[0]}" if reasons else ""
         raise InputError(

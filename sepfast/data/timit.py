@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from sepfast.data.clips import Clip, find_audio, open_clip, original_first
+from sepfast.data.usable import usable
 from sepfast.errors import InputError
 from sepfast.files import PathLike
 
@@ -73,13 +74,10 @@ def find_timit(
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
     placed, reasons = _placed(root, dialects)
-    utterances: list[TimitUtterance] = []
-    for done, (place, copies) in enumerate(sorted(placed.items()), 1):
-        try:
-            utterances.append(_utterance(place, copies, cache_dir))
-        except InputError as error:
-            reasons.append(str(error))
-        progress(done, len(placed))
+    utterances, unusable = usable(
+        sorted(placed.items()), lambda one: _utterance(*one, cache_dir), progress
+    )
+    reasons += unusable
     if not utterances:
         wanted = f" of {', '.join(f'DR{one}' for one in sorted(dialects))}" if dialects else ""
         first = f"; skipped {len(reasons)}, the first because {reasons[0]}" if reasons else ""

@@ -12,7 +12,7 @@ import numpy as np
 
 from sepfast.errors import InputError
 from sepfast.evaluation.report import Report, ScoreTable
-from sepfast.evaluation.style import INK, picture
+from sepfast.evaluation.style import INK, box, picture
 from sepfast.files import PathLike
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _POINTS: Any = {
     "zorder": 3,
 }
 _COUNT: Any = {"fontsize": 6, "color": INK, "ha": "center", "va": "bottom"}
-_LINE: Any = {"color": INK, "linewidth": 0.8}
 
 Values = dict[str, dict[str, np.ndarray]]
 
@@ -170,22 +169,7 @@ def _panel(
 
 
 def _box(ax: Axes, position: int, values: np.ndarray) -> None:
-    ax.boxplot(
-        values,
-        positions=[position],
-        widths=0.65,
-        whis=(0, 100),
-        showfliers=False,
-        patch_artist=True,
-        boxprops={"facecolor": _FACE, "edgecolor": INK, "linewidth": 0.8},
-        medianprops={"color": INK, "linewidth": 1.6, "zorder": 4},
-        whiskerprops=_LINE,
-        capprops=_LINE,
-        manage_ticks=False,
-    )
-    # A song's place in its order keeps its point apart from the others.
-    spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-    ax.plot(position + spread, values, ".", **_POINTS)
+    ax.plot(box(ax, position, values, _FACE, 0.65), values, ".", **_POINTS)
 
 
 def _median(values: np.ndarray, songs: int) -> str:

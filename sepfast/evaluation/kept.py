@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sepfast.data.songs import Song
-from sepfast.evaluation.report import plain, song_from_plain, song_to_plain
+from sepfast.evaluation.report import song_from_plain, song_to_plain
 from sepfast.evaluation.score import SongScores
-from sepfast.files import atomic
+from sepfast.evaluation.written import plain, write_json
 
 _FORMAT = "sepfast-song-scores"
 
@@ -38,9 +38,7 @@ class KeptScores:
             InputError: where the file cannot be written.
         """
         content = {**self._head(), "song": song_to_plain(scores)}
-        with atomic(self._path(song)) as temporary:
-            text = json.dumps(plain(content), allow_nan=False, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(self._path(song), content, indent=None)
 
     def read(self, song: Song) -> SongScores | None:
         """A song's scores; None where there are none, or they were made otherwise."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,9 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from sepfast.errors import InputError
 from sepfast.evaluation.score import METRICS, SongScores, SourceScores
-from sepfast.files import PathLike, atomic
+from sepfast.evaluation.written import number, read_json, write_csv, write_json
+from sepfast.files import PathLike
 from sepfast.metrics import SilenceEnergy, Statistics, statistics
 
 _UNTRUSTED = ("sir", "sar")
@@ -85,10 +83,8 @@ class Report:
         """
         summary = {source: asdict(found) for source, found in self.summary().items()}
         songs = [song_to_plain(song) for song in self.songs]
-        content = plain({"format": _FORMAT, "version": 1, "summary": summary, "songs": songs})
-        with atomic(path) as temporary:
-            text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        content = {"format": _FORMAT, "version": 1, "summary": summary, "songs": songs}
+        write_json(path, content)
 
     @classmethod
     def from_json(cls, path: PathLike) -> Self:
@@ -97,15 +93,11 @@ class Report:
         Raises:
             InputError: for a file that is missing or something else.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise KeyError("format")
+
+        def make(content: Mapping[str, Any]) -> Self:
             return cls([song_from_plain(song) for song in content["songs"]])
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: holds no scores that sepfast wrote") from error
+
+        return read_json(path, _FORMAT, make, "scores")
 
     def to_csv(self, path: PathLike) -> Path:
         """Write a row for each song, source and frame, and the summary beside it.
@@ -123,8 +115,8 @@ class Report:
         """
         path = Path(path)
         beside = path.with_name(f"{path.stem}.summary{path.suffix}")
-        _write_csv(path, _CSV_FIELDS, (row for song in self.songs for row in _frame_rows(song)))
-        _write_csv(beside, _SUMMARY_FIELDS, _summary_rows(self.summary()))
+        write_csv(path, _CSV_FIELDS, (row for song in self.songs for row in _frame_rows(song)))
+        write_csv(beside, _SUMMARY_FIELDS, _summary_rows(self.summary()))
         return beside
 
 
@@ -212,21 +204,6 @@ def _summary_rows(summary: Mapping[str, SourceSummary]) -> Iterable[list[Any]]:
                 yield [source, metric, over, s.mean, s.std, s.median, s.count, trusted]
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([_csv_cell(value) for value in row] for row in rows)
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
-
-
 def song_to_plain(song: SongScores) -> dict[str, Any]:
     """A song's scores as `plain` takes them for JSON."""
     sources = {
@@ -253,29 +230,11 @@ def song_from_plain(content: Mapping[str, Any]) -> SongScores:
     """A song's scores, read from JSON; raises what a mapping does for something else."""
     sources = {
         source: SourceScores(
-            {m: np.array([_from_plain(v) for v in scores[m]], np.float64) for m in METRICS},
+            {m: np.array([number(v) for v in scores[m]], np.float64) for m in METRICS},
             scores["silent"],
-            *(
-                SilenceEnergy(_from_plain(scores[m]["decibels"]), scores[m]["frames"])
-                for m in _SILENCE
-            ),
+            *(SilenceEnergy(number(scores[m]["decibels"]), scores[m]["frames"]) for m in _SILENCE),
         )
         for source, scores in content["sources"].items()
     }
-    window, hop, conditioning = (_from_plain(content[k]) for k in ("window", "hop", "conditioning"))
+    window, hop, conditioning = (number(content[k]) for k in ("window", "hop", "conditioning"))
     return SongScores(content["name"], sources, window, hop, conditioning, content["trusted"])
-
-
-def plain(value: Any) -> Any:
-    """Nested values as JSON takes them: NaN as None, infinities as "inf" and "-inf"."""
-    if isinstance(value, Mapping):
-        return {key: plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(float(value))
-    return float(value) if isinstance(value, np.floating) else value
-
-
-def _from_plain(value: float | str | None) -> float:
-    return math.nan if value is None else float(value)

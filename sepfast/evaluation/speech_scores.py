@@ -6,8 +6,6 @@ became of it. Source: D (Morrone et al. 2019), section 4.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ import numpy as np
 
 from sepfast.errors import InputError
 from sepfast.evaluation.report import ScoreTable
-from sepfast.files import PathLike, atomic
+from sepfast.evaluation.written import write_csv, write_json
+from sepfast.files import PathLike
 from sepfast.metrics import Statistics, bss_eval, pesq, statistics, visqol
 from sepfast.speech import PACKAGES, missing
 
@@ -107,21 +106,18 @@ class SpeechReport:
                 "score": metric,
                 "mixtures": len(self.of(talkers)[row]),
             }
-            | {key: _plain(value) for key, value in vars(found).items()}
+            | vars(found)
             for talkers, rows in self.summary().items()
             for row, scores in rows.items()
             for metric, found in scores.items()
         ]
         mixtures = [
-            {"name": m.name, "talkers": m.talkers}
-            | {key: {k: _plain(v) for k, v in getattr(m, key).items()} for key in _SIDES}
+            {"name": m.name, "talkers": m.talkers} | {side: getattr(m, side) for side in _SIDES}
             for m in self.mixtures
         ]
         content = {"format": _FORMAT, "version": 1, "label": self.label}
         content |= {"missing": dict(self.missing), "summary": summary, "mixtures": mixtures}
-        with atomic(path) as temporary:
-            text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(path, content)
 
     def to_csv(self, path: PathLike) -> None:
         """Write a row for each mixture as it is, and one for what became of it.
@@ -131,17 +127,13 @@ class SpeechReport:
         Raises:
             InputError: where the file cannot be written.
         """
-        with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("mixture", "talkers", "row", *SPEECH_METRICS))
-            writer.writerows(self._rows())
+        write_csv(path, ("mixture", "talkers", "row", *SPEECH_METRICS), self._rows())
 
     def _rows(self) -> Iterator[list[Any]]:
         for mixture in self.mixtures:
             for row, scores in ((NOISY, mixture.noisy), (self.label, mixture.enhanced)):
                 cells = (scores.get(metric, math.nan) for metric in SPEECH_METRICS)
-                texts = ("" if math.isnan(cell) else f"{cell:.6g}" for cell in cells)
-                yield [mixture.name, mixture.talkers, row, *texts]
+                yield [mixture.name, mixture.talkers, row, *cells]
 
 
 def unavailable() -> dict[str, str]:
@@ -212,10 +204,3 @@ def _legend(report: SpeechReport) -> str:
         f"Mixtures scored: {', '.join(counts)}. Mean over mixtures, in brackets how many have such "
         "a score. SDR: BSS Eval's sources; PESQ: narrow band; ViSQOL: wide band; more is better."
     )
-
-
-def _plain(value: float) -> float | str | None:
-    """A number as JSON takes it."""
-    if math.isfinite(value):
-        return value
-    return None if math.isnan(value) else str(value)

@@ -62,6 +62,37 @@ def picture(path: PathLike, height: float) -> Iterator[Figure]:
             figure.savefig(temporary, format="png", dpi=DPI)
 
 
+def box(ax: Axes, position: int, values: np.ndarray, face: Any, width: float) -> np.ndarray:
+    """Draw a box of the quartiles, with a line at the median and whiskers over all values.
+
+    Args:
+        ax: where.
+        position: of its middle.
+        values: at least one.
+        face: colour of the box.
+        width: of the box.
+
+    Returns:
+        Where the points of the values may stand: each has a place of its own across the box.
+    """
+    line: Any = {"color": INK, "linewidth": 0.8}
+    ax.boxplot(
+        values,
+        positions=[position],
+        widths=width,
+        whis=(0, 100),
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": face, "edgecolor": INK, "linewidth": 0.8},
+        medianprops={"color": INK, "linewidth": 1.6, "zorder": 4},
+        whiskerprops=line,
+        capprops=line,
+        manage_ticks=False,
+    )
+    across = np.linspace(-0.3, 0.3, len(values)) if len(values) > 1 else np.zeros(1)
+    return position + width * across
+
+
 def show_power(ax: Axes, power: np.ndarray, peak: float, seconds: float, khz: float) -> AxesImage:
     """Draw a power spectrogram, (bins, frames), in dB relative to `peak`, down to -80."""
     floor = 10 ** (-DYNAMIC_RANGE / 10)

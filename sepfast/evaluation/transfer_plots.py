@@ -13,7 +13,7 @@ import numpy as np
 
 from sepfast.errors import InputError
 from sepfast.evaluation.report import ScoreTable
-from sepfast.evaluation.style import INK, picture
+from sepfast.evaluation.style import INK, box, picture
 from sepfast.evaluation.transfer_scores import (
     AUDIBLE,
     TRANSFER_METRICS,
@@ -32,7 +32,6 @@ _GREY = "#777777"
 _PALE = 0.3  # opacity of a box
 _FEW = 4  # boxes of a panel that have room beside them, and below for names that lie flat
 _LETTERS = {7: 34, 6: 36}  # points -> letters side by side below a panel
-_LINE: Any = {"color": INK, "linewidth": 0.8}
 _COUNT: Any = {"fontsize": 6, "color": INK, "ha": "center", "va": "bottom"}
 
 # A row's scores, a mixture each; rows by their names.
@@ -190,23 +189,8 @@ def _missing(scores: Sequence[float], drawn: int) -> str:
 
 
 def _box(ax: Axes, position: int, values: np.ndarray, tint: str) -> None:
-    ax.boxplot(
-        values,
-        positions=[position],
-        widths=0.5,
-        whis=(0, 100),
-        showfliers=False,
-        patch_artist=True,
-        boxprops={"facecolor": (tint, _PALE), "edgecolor": INK, "linewidth": 0.8},
-        medianprops={"color": INK, "linewidth": 1.6, "zorder": 4},
-        whiskerprops=_LINE,
-        capprops=_LINE,
-        manage_ticks=False,
-    )
-    # A mixture's place in its order keeps its point apart from the others.
-    across = np.linspace(-0.17, 0.17, len(values)) if len(values) > 1 else np.zeros(1)
     ax.plot(
-        position + across,
+        box(ax, position, values, (tint, _PALE), 0.5),
         values,
         ".",
         color=tint,

@@ -7,19 +7,19 @@ Vincent et al., "Performance measurement in blind audio source separation", 2006
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from sepfast.errors import InputError
 from sepfast.evaluation.report import ScoreTable
-from sepfast.files import PathLike, atomic
+from sepfast.evaluation.written import number, read_json, write_csv, write_json
+from sepfast.files import PathLike
 from sepfast.metrics import bss_eval, si_sdr, statistics
 
 #: The scores, in the order of the paper's figure, with their headings; more is better.
@@ -105,19 +105,17 @@ class TransferReport:
             InputError: where the file cannot be written.
         """
         summary = [
-            {"row": row, "score": metric, "mixtures": len(self.mixtures)} | _plain(asdict(found))
+            {"row": row, "score": metric, "mixtures": len(self.mixtures)} | asdict(found)
             for row, scores in self.summary().items()
             for metric, found in scores.items()
         ]
         mixtures = [
-            {"name": one.name} | {side: _plain(getattr(one, side)) for side in _SIDES}
+            {"name": one.name} | {side: getattr(one, side) for side in _SIDES}
             for one in self.mixtures
         ]
         content = {"format": _FORMAT, "version": 1, "label": self.label}
         content |= {"summary": summary, "mixtures": mixtures}
-        with atomic(path) as temporary:
-            text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(path, content)
 
     @classmethod
     def from_json(cls, path: PathLike) -> Self:
@@ -126,19 +124,15 @@ class TransferReport:
         Raises:
             InputError: for a file that is missing or something else.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise KeyError("format")
+
+        def make(content: Mapping[str, Any]) -> Self:
             mixtures = [
-                TransferScores(one["name"], *(_from_plain(one[side]) for side in _SIDES))
+                TransferScores(one["name"], *(_scores_from(one[side]) for side in _SIDES))
                 for one in content["mixtures"]
             ]
             return cls(content["label"], mixtures)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: holds no scores of targets that sepfast wrote") from error
+
+        return read_json(path, _FORMAT, make, "scores of targets")
 
     def to_csv(self, path: PathLike) -> None:
         """Write a row for each mixture as it is, and one for its estimate.
@@ -148,16 +142,13 @@ class TransferReport:
         Raises:
             InputError: where the file cannot be written.
         """
-        with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("mixture", "row", *TRANSFER_METRICS))
-            writer.writerows(self._csv_rows())
+        write_csv(path, ("mixture", "row", *TRANSFER_METRICS), self._csv_rows())
 
-    def _csv_rows(self) -> Iterator[list[str]]:
+    def _csv_rows(self) -> Iterator[list[str | float]]:
         for one in self.mixtures:
             for row, scores in ((MIXTURE, one.mixture), (self.label, one.estimate)):
                 cells = (scores[metric] for metric in TRANSFER_METRICS)
-                yield [one.name, row, *("" if math.isnan(v) else f"{v:.6g}" for v in cells)]
+                yield [one.name, row, *cells]
 
 
 def score_estimate(
@@ -270,14 +261,5 @@ def is_transfer_report(path: PathLike) -> bool:
     return isinstance(content, dict) and content.get("format") == _FORMAT
 
 
-def _plain(scores: Mapping[str, float]) -> dict[str, float | str | None]:
-    """Numbers as JSON takes them."""
-    return {
-        key: value if math.isfinite(value) else None if math.isnan(value) else str(value)
-        for key, value in scores.items()
-    }
-
-
-def _from_plain(plain: Mapping[str, float | str | None]) -> Scores:
-    scores = {metric: plain[metric] for metric in TRANSFER_METRICS}
-    return {m: math.nan if score is None else float(score) for m, score in scores.items()}
+def _scores_from(plain: Mapping[str, float | str | None]) -> Scores:
+    return {metric: number(plain[metric]) for metric in TRANSFER_METRICS}
