@@ -95,3 +95,8 @@ def test_kernels_are_the_float64_reference(shape, axis, silence, seed):
 def test_an_axis_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"dim: got 2, takes an axis of estimates \(2, 3\)"):
         ops.soft_mask(torch.rand(2, 3), 2)
+
+
+def test_no_source_at_all_is_said():
+    with pytest.raises(InputError, match=r"got shape \(2, 0, 3\), takes a source .* on axis 1"):
+        ops.soft_mask(torch.zeros(2, 0, 3))

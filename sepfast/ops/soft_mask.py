@@ -22,7 +22,7 @@ def soft_mask(estimates: Tensor, dim: int = 1) -> Tensor:
         Shares in [0, 1], of the shape and type of `estimates`.
 
     Raises:
-        InputError: for an axis that the estimates do not have.
+        InputError: for an axis that the estimates do not have, or without a source.
 
     Example:
         >>> import torch, sepfast
@@ -35,6 +35,9 @@ def soft_mask(estimates: Tensor, dim: int = 1) -> Tensor:
 def _check(estimates: Tensor, dim: int) -> None:
     if not -estimates.ndim <= dim < estimates.ndim:
         raise InputError(f"dim: got {dim}, takes an axis of estimates {tuple(estimates.shape)}")
+    if estimates.shape[dim] == 0:
+        shape = tuple(estimates.shape)
+        raise InputError(f"estimates: got shape {shape}, takes a source or more on axis {dim}")
 
 
 def _check_backward(grad: Tensor, estimates: Tensor, dim: int) -> None:
