@@ -12,7 +12,7 @@ import torch
 from contract import PoisonedMemory
 from speech_packages import Packages
 
-from sepfast import create_model, use_backend
+from sepfast import create_model, ops, use_backend
 from sepfast.data.audio import read
 from sepfast.ops.accuracy import ACCURACY
 from sepfast.packages import example_song
@@ -21,6 +21,9 @@ from sepfast.reference import stft_magnitude
 # Without a GPU, kernels run in Triton's interpreter, which is chosen when Triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A process runs kernels in the interpreter or on a GPU, as `kernel_device` has it.
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 
 # Beside other processes with tests, several threads wait for each other.
@@ -162,6 +165,39 @@ def place(request) -> Iterator[Place]:
         device = require_kernels("cuda" if request.param == "cuda" else "cpu")
         with kernels_on(device) as made:
             yield made
+
+
+@pytest.fixture
+def launched(monkeypatch, kernel_device):
+    """The names of the kernels that run; operators run kernels in here, and nothing else."""
+    from sepfast.kernels import launch
+
+    names, plain = [], launch.Kernel.launch
+
+    def spy(kernel, *args, **options):
+        names.append(kernel.name)
+        return plain(kernel, *args, **options)
+
+    monkeypatch.setattr(launch.Kernel, "launch", spy)
+    with use_backend("triton"):
+        yield names
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The names of the pairs' operators that fused layers call."""
+    names = []
+
+    def spy(name, plain):
+        def run(*args):
+            names.append(name)
+            return plain(*args)
+
+        return run
+
+    for name in ("conv_pair", "deconv_pair"):
+        monkeypatch.setattr(ops, name, spy(name, getattr(ops, name)))
+    return names
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learning import QUICK, SONGS, Recorder, fresh, losses
 from test_examples import FRAMING, Memory, noise
-from test_training import QUICK, SONGS, Recorder, fresh, losses
 from torch.utils.data import DataLoader
 
 from sepfast import InputError, create_model

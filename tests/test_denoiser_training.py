@@ -7,7 +7,7 @@ import pytest
 import torch
 import typer
 from denoising import HELD_OUT, QUICK, SONGS, fresh, learnt_separator, song
-from test_training import losses, write_song
+from learning import losses, write_song
 from typer.testing import CliRunner
 
 from sepfast import InputError, Separator, create_model, load, save

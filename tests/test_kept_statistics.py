@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learning import SMALL, STEREO, folder_of
 from test_examples import FRAMING, noise
 from test_song_audio import noise as waves
 from test_song_audio import record
-from test_training import SMALL, STEREO, folder_of
 
 from sepfast import load
 from sepfast.data import SongAudio, find_songs, write

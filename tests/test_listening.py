@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_training import QUICK, SONGS, VALIDATION, Recorder, files, fresh, losses, tones
+from learning import QUICK, SONGS, VALIDATION, Recorder, files, fresh, losses, tones
 
 from sepfast import InputError, Separator, create_model, load
 from sepfast.data.audio import read

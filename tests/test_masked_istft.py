@@ -1,12 +1,9 @@
-"""Shares of a mixture to samples: stems that add up, levels, silence, and every gradient."""
+"""Shares of a mixture to samples: stems that add up, levels, silence and NaN."""
 
 import pytest
 import torch
-from conftest import assert_near, kernels_on, noise, require_kernels
-from contract import blocks_of, launches
-from framings import framings
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from conftest import assert_near, noise
+from sharing_out import KINDS, SMALL, levels_of, shares_of
 
 from sepfast import InputError, ops
 from sepfast.reference import (
@@ -19,9 +16,6 @@ from sepfast.reference import (
     soft_mask,
     stft,
 )
-from sepfast.reference.overlap_add import squared_window_sum
-
-SMALL = Framing(256, 100, "hamming", front=128, rule="ceil+2")
 
 
 @pytest.mark.parametrize("framing", [FRAMINGS["deepconvsep"], Framing(16, 4, front=12)])
@@ -76,28 +70,6 @@ def test_levels_scale_magnitudes_and_keep_the_phase():
     )
 
 
-# The operator, by PyTorch and by kernels
-
-
-def _shares(framing, *lead, samples, seed=3):
-    """Of sources and channels, from 0 to 1."""
-    return noise(*lead, framing.frames(samples), framing.bins, seed=seed).sigmoid().float().double()
-
-
-def _levels(place, kind, sources, channels, bins):
-    """Levels in float64, and the same numbers for an implementation."""
-    if kind == "none":
-        return None, None
-    made = Levels(noise(sources, channels, 1, bins).abs() + 0.5)
-    if kind == "floor":
-        floor, base = noise(channels, 1, bins, seed=1), noise(sources, channels, 1, bins, seed=2)
-        made = Levels(made.gain, floor.abs(), base.abs())
-    return made, Levels(*(None if part is None else place.put(part) for part in made))
-
-
-KINDS = pytest.mark.parametrize("kind", ["none", "gain", "floor"])
-
-
 @pytest.mark.parametrize(
     ("sources", "channels", "lead", "kind"),
     [
@@ -114,8 +86,8 @@ KINDS = pytest.mark.parametrize("kind", ["none", "gain", "floor"])
 )
 def test_sources_channels_and_batches(place, sources, channels, lead, kind):
     x = noise(*lead, channels, 300)
-    shares = _shares(SMALL, *lead, sources, channels, samples=300)
-    wide, levels = _levels(place, kind, sources, channels, SMALL.bins)
+    shares = shares_of(SMALL, *lead, sources, channels, samples=300)
+    wide, levels = levels_of(place, kind, sources, channels, SMALL.bins)
     leaf = place.put(shares).requires_grad_()
     out = ops.masked_istft(leaf, place.put(x), SMALL, levels)
     assert_near(out, masked_istft(shares, x, SMALL, wide), place.bound("masked_istft"))
@@ -129,8 +101,8 @@ def test_sources_channels_and_batches(place, sources, channels, lead, kind):
 @pytest.mark.parametrize("samples", [0, 1])
 def test_hardly_any_samples(place, rule, samples):
     framing = Framing(256, 100, "hamming", front=20, rule=rule)
-    x, shares = noise(2, samples), _shares(framing, 3, 2, samples=samples)
-    wide, levels = _levels(place, "floor", 3, 2, framing.bins)
+    x, shares = noise(2, samples), shares_of(framing, 3, 2, samples=samples)
+    wide, levels = levels_of(place, "floor", 3, 2, framing.bins)
     leaf = place.put(shares).requires_grad_()
     out = ops.masked_istft(leaf, place.put(x), framing, levels)
     assert_near(out, masked_istft(shares, x, framing, wide), place.bound("masked_istft"))
@@ -155,7 +127,7 @@ def test_all_of_a_mixture_is_the_mixture(place, name):
 @pytest.mark.parametrize("sources", [1, 2, 5])
 def test_stems_add_up_to_the_mixture(place, sources):
     x = noise(2, 401)
-    shares = _shares(SMALL, sources, 2, samples=401)
+    shares = shares_of(SMALL, sources, 2, samples=401)
     stems = ops.masked_istft(place.put(shares / shares.sum(0)), place.put(x), SMALL)
     assert stems.shape == (sources, 2, 401)
     assert_near(stems.double().sum(0), x, place.bound("masked_istft"))
@@ -164,8 +136,8 @@ def test_stems_add_up_to_the_mixture(place, sources):
 @KINDS
 def test_silence_stays_silent(place, kind):
     """Even where a level lifts it: base is what the phase of 0, 0, is given."""
-    shares = _shares(SMALL, 3, 2, samples=400)
-    wide, levels = _levels(place, kind, 3, 2, SMALL.bins)
+    shares = shares_of(SMALL, 3, 2, samples=400)
+    wide, levels = levels_of(place, kind, 3, 2, SMALL.bins)
     x = torch.zeros(2, 400, dtype=torch.float64)
     out = ops.masked_istft(place.put(shares), place.put(x), SMALL, levels)
     if kind == "floor":
@@ -179,8 +151,8 @@ def test_digital_silence_in_a_part_of_the_mixture(place, kind):
     x = noise(2, 701)
     x[0, 200:600] = 0
     x[1, :500] = 0
-    shares = _shares(SMALL, 3, 2, samples=701)
-    wide, levels = _levels(place, kind, 3, 2, SMALL.bins)
+    shares = shares_of(SMALL, 3, 2, samples=701)
+    wide, levels = levels_of(place, kind, 3, 2, SMALL.bins)
     leaves = [place.put(part).requires_grad_() for part in (shares, x)]
     out = ops.masked_istft(*leaves, SMALL, levels)
     assert_near(out, masked_istft(shares, x, SMALL, wide), place.bound("masked_istft"))
@@ -205,8 +177,8 @@ def _spans(frames):
 
 @pytest.mark.parametrize("kind", ["none", "floor"])
 def test_nan_in_the_mixture_reaches_the_frames_that_see_it_and_no_other(place, kind):
-    x, shares = noise(1, 1200), _shares(HOLES, 2, 1, samples=1200)
-    wide, levels = _levels(place, kind, 2, 1, HOLES.bins)
+    x, shares = noise(1, 1200), shares_of(HOLES, 2, 1, samples=1200)
+    wide, levels = levels_of(place, kind, 2, 1, HOLES.bins)
     broken = x.clone()
     broken[0, 500:507] = torch.nan
     out = ops.masked_istft(place.put(shares), place.put(broken), HOLES, levels)
@@ -217,7 +189,7 @@ def test_nan_in_the_mixture_reaches_the_frames_that_see_it_and_no_other(place, k
 
 
 def test_nan_in_a_share_reaches_its_frame_of_its_source_and_no_other(place):
-    x, shares = noise(1, 1200), _shares(HOLES, 3, 1, samples=1200)
+    x, shares = noise(1, 1200), shares_of(HOLES, 3, 1, samples=1200)
     broken = shares.clone()
     broken[1, 0, 5, 77] = torch.nan
     out = ops.masked_istft(place.put(broken), place.put(x), HOLES)
@@ -231,7 +203,7 @@ def test_nan_in_a_share_reaches_its_frame_of_its_source_and_no_other(place):
 def test_nan_behind_a_short_window_is_seen_by_no_frame(place):
     """Frames span 100 of 256 samples and touch; behind the last one nothing is seen."""
     framing = Framing(256, 100, "hamming", window_length=100, rule="valid")
-    x, shares = noise(1, 420), _shares(framing, 2, 1, samples=420)
+    x, shares = noise(1, 420), shares_of(framing, 2, 1, samples=420)
     broken = x.clone()
     broken[:, 400:] = torch.nan
     leaf = place.put(shares).requires_grad_()
@@ -243,41 +215,6 @@ def test_nan_behind_a_short_window_is_seen_by_no_frame(place):
     assert_near(back, true, place.bound("masked_istft", "backward"))
 
 
-@KINDS
-def test_the_gradient_of_the_mixtures_samples_is_autograds(place, kind):
-    x, shares = noise(2, 301), _shares(SMALL, 3, 2, samples=301)
-    wide, levels = _levels(place, kind, 3, 2, SMALL.bins)
-    grad = noise(3, 2, 301)
-
-    def of_samples(line):
-        return torch.autograd.grad(masked_istft(shares.to(line), line, SMALL, wide), line, grad)[0]
-
-    true = of_samples(x.clone().requires_grad_())
-    leaf = place.put(x).requires_grad_()
-    out = ops.masked_istft(place.put(shares), leaf, SMALL, levels)
-    (back,) = torch.autograd.grad(out, leaf, place.put(grad))
-    assert_near(back, true, place.bound("masked_istft", "backward"))
-
-
-def test_both_gradients_at_once_are_those_one_by_one(place):
-    x, shares = noise(1, 500), _shares(SMALL, 2, 1, samples=500)
-    grad = place.put(noise(2, 1, 500))
-
-    def gradients(of_shares, of_x):
-        leaves = [
-            place.put(shares).requires_grad_(of_shares),
-            place.put(x).requires_grad_(of_x),
-        ]
-        ops.masked_istft(*leaves, SMALL).backward(grad)
-        return [leaf.grad for leaf in leaves]
-
-    both, first, second = gradients(True, True), gradients(True, False), gradients(False, True)
-    assert first[1] is None
-    assert second[0] is None
-    assert torch.equal(both[0], first[0])
-    assert torch.equal(both[1], second[1])
-
-
 def _refusal(*args):
     with pytest.raises(InputError) as refusal:
         ops.masked_istft(*args)
@@ -286,7 +223,7 @@ def _refusal(*args):
 
 def test_shapes_that_do_not_fit_are_refused_with_the_shape_that_does(place):
     x = place.put(noise(4, 2, 300))
-    shares = place.put(_shares(SMALL, 4, 3, 2, samples=300))
+    shares = place.put(shares_of(SMALL, 4, 3, 2, samples=300))
     takes = f"takes (4, sources, 2, {SMALL.frames(300)}, 129)"
     for broken in (
         shares[..., :128],
@@ -302,7 +239,7 @@ def test_shapes_that_do_not_fit_are_refused_with_the_shape_that_does(place):
 
 
 def test_levels_that_do_not_fit_are_refused(place):
-    x, shares = place.put(noise(2, 300)), place.put(_shares(SMALL, 3, 2, samples=300))
+    x, shares = place.put(noise(2, 300)), place.put(shares_of(SMALL, 3, 2, samples=300))
     gain, floor, base = (x.new_ones(s) for s in ((3, 2, 1, 129), (2, 1, 129), (3, 2, 1, 129)))
     together = "levels: takes gain alone, or gain, floor and base together"
     assert _refusal(shares, x, SMALL, Levels(gain, floor)) == together
@@ -320,102 +257,8 @@ def test_levels_that_do_not_fit_are_refused(place):
 
 def test_windows_that_leave_samples_out_are_refused(place):
     framing = Framing(256, 256, symmetric=False)
-    x, shares = place.put(noise(1, 600)), place.put(_shares(framing, 2, 1, samples=600))
+    x, shares = place.put(noise(1, 600)), place.put(shares_of(framing, 2, 1, samples=600))
     assert _refusal(shares, x, framing) == (
         "framing: a hann window of 256 with hop 256 leaves samples that no frame weighs, so that "
         "it cannot be inverted"
     )
-
-
-def test_stretches_meet_without_a_seam(kernels, monkeypatch):
-    """However many frames, blocks and sources a program has; block borders cross frames."""
-    framing = Framing(256, 90, front=128)
-    x = kernels.put(noise(1, 700))
-    shares = kernels.put(_shares(framing, 3, 1, samples=700))
-    grad = kernels.put(noise(3, 1, 700))
-    wide, levels = _levels(kernels, "floor", 3, 1, framing.bins)
-
-    # One program may walk along all of a line, however many others would then have nothing to do.
-
-    def evaluate(frames, blocks, sources):
-        stand_in = blocks_of(FRAMES=frames, BLOCKS=blocks, SOURCES=sources)
-        monkeypatch.setattr("sepfast.kernels.launch.lookup", stand_in)
-        leaf = shares.clone().requires_grad_()
-        out = ops.masked_istft(leaf, x, framing, levels)
-        return out, *torch.autograd.grad(out, leaf, grad)
-
-    whole = evaluate(4, 64, 2)
-    true = masked_istft(shares.double().cpu(), x.double().cpu(), framing, wide)
-    assert_near(whole[0], true, kernels.bound("masked_istft"))
-    for blocks in (1, 2):
-        assert all(map(torch.equal, evaluate(4, blocks, 2), whole))
-    for frames, sources in ((1, 4), (16, 1)):
-        for out, expected in zip(evaluate(frames, 2, sources), whole, strict=True):
-            assert_near(out, expected, kernels.bound("masked_istft"))
-
-
-@given(
-    framing=framings(hops=256),
-    sources=st.integers(1, 5),
-    kind=st.sampled_from(["none", "gain"]),
-    samples=st.integers(0, 1500),
-)
-@settings(max_examples=10, deadline=None, derandomize=True)
-def test_kernels_are_the_float64_reference(framing, sources, kind, samples):
-    try:
-        framing.check_invertible()
-    except InputError:
-        return
-    samples = min(samples, 10 * framing.hop)  # a few frames
-    x, shares = noise(1, samples, seed=samples), _shares(framing, sources, 1, samples=samples)
-    # Where a sample weighs next to nothing, dividing by that magnifies rounding.
-    weight = _weight(framing, shares.shape[-2], samples)
-    device = require_kernels("cuda" if torch.cuda.is_available() else "cpu")
-    with kernels_on(device) as place:
-        wide, levels = _levels(place, kind, sources, 1, framing.bins)
-        leaf = place.put(shares).requires_grad_()
-        out = ops.masked_istft(leaf, place.put(x), framing, levels)
-        true = masked_istft(shares, x, framing, wide)
-        assert_near(out.double().cpu() * weight, true * weight, place.bound("masked_istft"))
-        grad = (noise(*out.shape) * weight).float().double()
-        (back,) = torch.autograd.grad(out, leaf, place.put(grad))
-        true = masked_istft_backward(grad, x, framing, wide)
-        assert_near(back, true, place.bound("masked_istft", "backward"))
-
-
-def _weight(framing, frames, samples):
-    """The summed squared windows at each sample."""
-    if frames == 0:
-        return torch.ones(samples)
-    window = framing.window_on(torch.zeros(0, dtype=torch.float64))
-    line = squared_window_sum(window, frames, framing.hop)[framing.front :]
-    return torch.nn.functional.pad(line, (0, samples - len(line)))
-
-
-def test_shares_in_float16_are_those_numbers(kernels):
-    """Beside a float32 mixture; where there is a kernel for them, it is that which reads them."""
-    framing = Framing(1024, 256, front=512, rule="ceil+2")
-    waveform = kernels.put(noise(1, 1500))
-    shares = kernels.put(noise(3, 1, framing.frames(1500), framing.bins)).abs().half()
-    expected = ops.masked_istft(shares.float(), waveform, framing)
-    for demand in ("highest", "high"):
-        torch.set_float32_matmul_precision(demand)
-        with launches() as launched:
-            ops.masked_istft(shares, waveform, framing)
-        stage = {"highest": "forward", "high": "compact"}[demand]
-        assert [launch.kernel for launch in launched] == [f"sepfast_masked_istft_{stage}"]
-        out = ops.masked_istft(shares, waveform, framing)
-        assert out.dtype == torch.float32
-        assert_near(out, expected, kernels.bound("masked_istft"))
-
-
-def test_shares_in_float16_have_a_gradient_in_float16(place):
-    framing = Framing(256, 64, front=128, rule="ceil+2")
-    waveform = place.put(noise(1, 500)).float()
-    shares = torch.rand(2, 1, framing.frames(500), framing.bins, device=place.device).half()
-    wide = shares.float().requires_grad_()
-    shares.requires_grad_()
-    ops.masked_istft(shares, waveform, framing).square().sum().backward()
-    ops.masked_istft(wide, waveform, framing).square().sum().backward()
-    assert shares.grad.dtype == torch.float16
-    torch.testing.assert_close(shares.grad, wide.grad.half(), rtol=2e-3, atol=1e-3)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import typer
+from learning import Recorder, files, losses
 from talking import chatter, crowd, talk
-from test_training import Recorder, files, losses
 from typer.testing import CliRunner
 
 from sepfast import InputError, create_model, load, save

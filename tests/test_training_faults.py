@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import (
+from learning import (
     QUICK,
     SMALL,
     SONGS,

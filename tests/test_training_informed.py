@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import torch
 import typer
+from learning import Recorder, files, fresh, losses
 from test_fragments import FRAMING, RATE, SAMPLES, duet
-from test_training import Recorder, files, fresh, losses
 from typer.testing import CliRunner
 
 from sepfast import InputError, create_model, load

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import typer
-from test_training import QUICK, SONGS, VALIDATION, Recorder, files, fresh, losses
+from learning import QUICK, SONGS, VALIDATION, Recorder, files, fresh, losses
 from typer.testing import CliRunner
 
 from sepfast import InputError, create_model, load

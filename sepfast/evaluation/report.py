@@ -93,11 +93,10 @@ class Report:
         Raises:
             InputError: for a file that is missing or something else.
         """
-
-        def make(content: Mapping[str, Any]) -> Self:
-            return cls([song_from_plain(song) for song in content["songs"]])
-
-        return read_json(path, _FORMAT, make, "scores")
+        songs = read_json(
+            path, _FORMAT, lambda content: list(map(song_from_plain, content["songs"])), "scores"
+        )
+        return cls(songs)
 
     def to_csv(self, path: PathLike) -> Path:
         """Write a row for each song, source and frame, and the summary beside it.

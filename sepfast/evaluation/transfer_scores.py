@@ -124,15 +124,7 @@ class TransferReport:
         Raises:
             InputError: for a file that is missing or something else.
         """
-
-        def make(content: Mapping[str, Any]) -> Self:
-            mixtures = [
-                TransferScores(one["name"], *(_scores_from(one[side]) for side in _SIDES))
-                for one in content["mixtures"]
-            ]
-            return cls(content["label"], mixtures)
-
-        return read_json(path, _FORMAT, make, "scores of targets")
+        return cls(*read_json(path, _FORMAT, _content, "scores of targets"))
 
     def to_csv(self, path: PathLike) -> None:
         """Write a row for each mixture as it is, and one for its estimate.
@@ -259,6 +251,14 @@ def is_transfer_report(path: PathLike) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("format") == _FORMAT
+
+
+def _content(content: Mapping[str, Any]) -> tuple[str, list[TransferScores]]:
+    """The label and the mixtures of a report, read from JSON."""
+    return content["label"], [
+        TransferScores(one["name"], *(_scores_from(one[side]) for side in _SIDES))
+        for one in content["mixtures"]
+    ]
 
 
 def _scores_from(plain: Mapping[str, float | str | None]) -> Scores:
