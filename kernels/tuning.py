@@ -49,6 +49,11 @@ def has_config(kernel: str, device: torch.device, **key: Any) -> bool:
     )
 
 
+def shipped_kernels() -> list[str]:
+    """The names of all kernels that configurations are shipped for."""
+    return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+
 def shipped(kernel: str) -> Iterator[tuple[str, dict[str, Any], Config]]:
     """Every device, key and configuration of a kernel."""
     for entry in _entries(kernel):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
@@ -14,8 +16,22 @@ from sepfast.errors import InputError
 
 Backend = Literal["auto", "triton", "reference"]
 
+
+class Decision(NamedTuple):
+    """What one call of an operator ran.
+
+    Attributes:
+        operator: its name, of a gradient with `_backward` behind it.
+        obstacle: why it ran PyTorch; None where it ran its kernel.
+    """
+
+    operator: str
+    obstacle: str | None
+
+
 # For the whole process: the backward of an operator runs on threads that autograd makes.
 _current: Backend = "auto"
+_noted: list[list[Decision]] = []
 
 
 class use_backend:
@@ -70,14 +86,39 @@ def kernel_runs(name: str, device: torch.device, obstacle: str | None) -> bool:
     Raises:
         InputError: where kernels are demanded and cannot run.
     """
-    if _current == "reference":
-        return False
-    if _current == "auto":
-        return obstacle is None and device.type == "cuda" and _has_triton()
-    reason = obstacle or _no_triton_on(device)
-    if reason:
+    reason = _obstacle(device, obstacle)
+    if _current == "triton" and reason:
         raise InputError(f"{name}: backend 'triton' cannot run it, {reason}")
-    return True
+    for decisions in _noted:
+        decisions.append(Decision(name, reason))
+    return reason is None
+
+
+@contextmanager
+def noted_decisions() -> Iterator[list[Decision]]:
+    """Collect what the operators that are called within run, and why."""
+    decisions: list[Decision] = []
+    _noted.append(decisions)
+    try:
+        yield decisions
+    finally:
+        _noted[:] = [each for each in _noted if each is not decisions]
+
+
+def current_backend() -> Backend:
+    """What `use_backend` was given last."""
+    return _current
+
+
+def _obstacle(device: torch.device, obstacle: str | None) -> str | None:
+    """Why PyTorch runs in place of a kernel; None where the kernel does."""
+    if _current == "reference":
+        return "as the backend is 'reference'"
+    if _current == "triton":
+        return obstacle or _no_triton_on(device)
+    if device.type != "cuda":
+        return f"as the backend 'auto' runs PyTorch on tensors on {device.type}"
+    return obstacle or (None if _has_triton() else "as Triton is not installed")
 
 
 def _has_triton() -> bool:
