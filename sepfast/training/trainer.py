@@ -16,14 +16,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sepfast.errors import InputError
 from sepfast.files import PathLike
@@ -41,6 +40,9 @@ from sepfast.training.options import UNSAID, TrainingOptions
 from sepfast.training.processes import Processes, formed
 from sepfast.training.record import write_record
 from sepfast.training.spread import SpreadLoss, check_batch, synchronise
+from sepfast.training.stepping import TrainingStep
+from sepfast.training.stepping import batches as made_batches
+from sepfast.training.stepping import updates as made_updates
 from sepfast.training.update import Update
 
 
@@ -157,13 +159,13 @@ class _Loop:
 
     def run(self, history: History, folder: RunFolder) -> None:
         """Train until there is a reason to end, and keep every epoch."""
-        step: Step = self._step
+        step: Step = TrainingStep(self.model, self.update, self.loss)
         if self.options.cuda_graph:
             obstacle, note = self.update.obstacle, self.report.note
             if not self.group.alone:
                 obstacle = "several processes share each step"
             step = graphed(step, self.update.optimizer, self.device, note, obstacle)
-        updates = map(step, self._batches(len(history.epochs) + 1))  # each when it is asked for
+        updates = made_updates(step, self._batches(len(history.epochs) + 1))
         with _worker_errors():
             while not (ended := self._ended(history)):
                 epoch = self._epoch(len(history.epochs) + 1, updates)
@@ -192,15 +194,7 @@ class _Loop:
 
     def _batches(self, first: int) -> Iterator[Batch]:
         """The batches of all steps from an epoch on."""
-        loader = DataLoader(
-            self.course.examples,
-            batch_size=None,
-            sampler=product(range(first, self.options.epochs + 1), range(self.course.steps)),
-            num_workers=self.options.workers,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the one that dropout uses
-        )
-        batches: Iterator[Batch] = map(tuple, loader)  # a loader makes lists of tuples
+        batches = made_batches(self.course, self.options, self.device, first)
         if self.group.alone:
             yield from batches
             return
@@ -240,20 +234,6 @@ class _Loop:
         norms = steps[:, 2:].double()
         norms = norms[norms.isfinite()]  # float16 leaves steps out whose gradients overflow
         return float(steps[:, 0].double().mean()), float(norms.mean()) if len(norms) else None
-
-    def _step(self, batch: Batch) -> Tensor:
-        """One update, left on the device: its loss and the norm of all weights behind it, (2,).
-
-        Of several processes, the loss is this one's part.
-
-        With clipping (3,), the gradients' norm before it behind them.
-        """
-        self.update.optimizer.zero_grad()
-        with self.update.autocast():
-            loss, part = self.loss(batch)
-        gradients = self.update(loss)
-        norm = nn.utils.get_total_norm([weight.detach() for weight in self.model.parameters()])
-        return torch.stack([part.detach(), norm, *gradients])
 
     @torch.no_grad()
     def _validate(self, number: int) -> float:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sepfast.errors import InputError
+from sepfast.ops.ranges import phase_range
 from sepfast.training.options import TrainingOptions
 
 _NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -75,15 +76,19 @@ class Update:
             device; empty without clipping.
         """
         if self._scaler is None:
-            loss.backward()
-            norm = self._clipped()
-            self.optimizer.step()
+            with phase_range("backward"):
+                loss.backward()
+            with phase_range("optimiser"):
+                norm = self._clipped()
+                self.optimizer.step()
             return norm
-        self._scaler.scale(loss).backward()
-        self._scaler.unscale_(self.optimizer)
-        norm = self._clipped()
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        with phase_range("backward"):
+            self._scaler.scale(loss).backward()
+        with phase_range("optimiser"):
+            self._scaler.unscale_(self.optimizer)
+            norm = self._clipped()
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
         return norm
 
     def state(self) -> dict[str, Any]:
