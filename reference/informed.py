@@ -232,10 +232,11 @@ class Informed(Model):
             if side is not None:
                 raise InputError("side: got a tensor, takes None in a model without attention")
             return
-        expected = f"({len(mixture)}, steps, {self.side_features})"
+        expected = f"({mixture.shape[0]}, steps, {self.side_features})"
         if side is None:
             raise InputError(f"side: got None, takes {expected}")
-        if side.ndim != 3 or (len(side), side.shape[-1]) != (len(mixture), self.side_features):
+        expects = mixture.shape[0], self.side_features
+        if side.ndim != 3 or (side.shape[0], side.shape[-1]) != expects:
             raise InputError(f"side: got shape {tuple(side.shape)}, takes {expected}")
 
 

@@ -111,7 +111,7 @@ def lstm_states(
     """
     order = Order(lengths, input.shape[1])
     projected = order.steps(_projected(order.heard(input), weight, bias))
-    state = projected.new_zeros(len(weight), len(input), recurrent.shape[-1])
+    state = projected.new_zeros(len(weight), input.shape[0], recurrent.shape[-1])
     h = (state if hidden is None else hidden).to(input.dtype)
     c = state if cell is None else _wide(cell)
     back = _wide(recurrent).mT

@@ -253,7 +253,7 @@ class LSTM(nn.Module):
 
     def _check(self, input: Tensor, hx: States | None, lengths: Tensor | None) -> None:
         """Raise `InputError` for what does not fit."""
-        batch, features = len(input), input.shape[2]
+        batch, features = input.shape[0], input.shape[2]
         if features != self.input_size:
             raise InputError(f"input: got {features} features a step, takes {self.input_size}")
         dtype = self.weight_hh_l0.dtype

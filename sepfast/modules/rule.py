@@ -68,6 +68,6 @@ def hooked(layer: nn.Module) -> bool:
 def watched() -> bool:
     """Whether someone looks into every layer: hooks of all modules, or `torch.func`.
 
-    Operators know no batch or tangent of `torch.func`, whose `jvp` would take theirs for 0.
+    Operators know no batch of `torch.func`, and refuse its derivatives.
     """
     return bool(_has_any_global_hook()) or torch._C._are_functorch_transforms_active()

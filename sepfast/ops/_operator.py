@@ -2,7 +2,8 @@
 
 An operator is known to `torch.compile` and `torch.export` by its schema and its shapes; whether
 it runs a kernel or PyTorch is decided inside, call by call. Its gradient is an operator too,
-and that one has no gradient: what is differentiated twice raises.
+and that one has no gradient: what is differentiated twice raises. So does forward mode, which
+PyTorch would otherwise take for a derivative of 0.
 """
 
 from __future__ import annotations
@@ -13,12 +14,57 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
+from torch.autograd import forward_ad
 
 from sepfast.errors import InputError
 from sepfast.ops.backend import kernel_runs
 from sepfast.ops.ranges import operator_range
 
-_LIBRARY = library.Library("sepfast", "FRAGMENT")
+
+class _Library(library.Library):
+    """A library whose gradients are those of reverse mode, and say so."""
+
+    def impl(self, op_name: Any, fn: Any, dispatch_key: str = "", **options: Any) -> None:
+        """Register an implementation; `register_autograd` comes here too."""
+        if dispatch_key == "Autograd":
+            fn = _reverse_only(op_name, fn)
+        super().impl(op_name, fn, dispatch_key, **options)
+
+
+def _reverse_only(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """An autograd kernel that refuses what the one of `register_autograd` cannot do.
+
+    That one runs the operator below autograd, where tangents are lost without a word, and knows
+    no `torch.func`. The ordinary path pays for two comparisons.
+    """
+
+    def run(keyset: Any, *args: Any) -> Any:
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, args)):
+            raise InputError(
+                f"{name}: has no forward-mode derivative (jvp, jacfwd, dual numbers); {_INSTEAD}"
+            )
+        if torch._C._are_functorch_transforms_active() and _wants_gradient(args):
+            raise InputError(
+                f"{name}: has no gradient by torch.func (grad, vjp, jacrev, hessian); {_INSTEAD}"
+            )
+        return kernel(keyset, *args)
+
+    return run
+
+
+def _has_tangent(value: Any) -> bool:
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+
+
+def _wants_gradient(args: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
+
+
+_LIBRARY = _Library("sepfast", "FRAGMENT")
+
+_INSTEAD = (
+    "takes torch.autograd.grad, or plain PyTorch in its place (sepfast.unfuse, sepfast.reference)"
+)
 
 #: Arguments that are of integers wherever they occur.
 _INTEGERS = ("lengths", "seed")
