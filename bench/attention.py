@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sepfast.bench.case import Case, Tensors, product_precision
-from sepfast.bench.work import Work, Workload, shipped_config
+from sepfast.bench.work import Work, shipped_config
+from sepfast.bench.workloads import Workload
 
 _FLOAT = 4
 

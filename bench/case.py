@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from sepfast.bench.work import WORKLOADS, Work, Workload
+from sepfast.bench.work import Work
+from sepfast.bench.workloads import WORKLOADS, Workload
 from sepfast.ops.accuracy import ACCURACY, Bound, Precision
 
 Tensors = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""What is measured: operators in the shapes of `work.WORKLOADS`, the most important ones first."""
+"""What is measured: operators in the six workloads of `workloads.py`, the most important first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from sepfast.bench import network_cases, normalising, recurrent, work
 from sepfast.bench.attention import attention
 from sepfast.bench.case import Case, Output, Size, Tensors, product_precision, shaped
-from sepfast.bench.work import Work, Workload
+from sepfast.bench.work import Work
+from sepfast.bench.workloads import Workload
 from sepfast.reference import Levels
 
 
@@ -137,7 +138,7 @@ def _stft(name: str, shape: Workload) -> Case:
         name, "stft", shape, _line,
         lambda f, x, s: f.stft(x["waveform"], s.framing),
         lambda s: work.stft(s.rows, s.samples, s.framing),
-        ("waveform",), kernels=("sliding_stft" if work.slides(shape.framing) else "stft_forward",),
+        ("waveform",), kernels=("stft_sliding" if work.slides(shape.framing) else "stft_forward",),
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _istft(name: str, shape: Workload) -> Case:
         name, "istft", shape, _spectrum,
         lambda f, x, s: f.istft(x["spectrum"], s.framing, s.samples),
         done, ("spectrum",),
-        kernels=("sliding_inverse" if work.slides(shape.framing) else "stft_inverse",),
+        kernels=("istft_sliding" if work.slides(shape.framing) else "stft_inverse",),
     )  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def _magnitude(name: str, shape: Workload, scaled: bool = False, gradient: bool 
         _call_scaled if scaled else plainly, done, () if scaled else ("waveform",),
         gradient=gradient,
         kernels=(
-            "sliding_magnitude" if work.slides(shape.framing) else "stft_magnitude_forward",
+            "stft_magnitude_sliding" if work.slides(shape.framing) else "stft_magnitude_forward",
             "stft_magnitude_backward",
         )[: 1 + gradient],
     )  # fmt: skip
@@ -188,7 +189,7 @@ def _masked(name: str, shape: Workload, levels: bool = False, gradient: bool = F
         kernels=(
             "masked_istft_forward"
             if levels or not work.slides(shape.framing)
-            else "sliding_masked",
+            else "masked_istft_sliding",
             "masked_istft_backward",
         )[: 1 + gradient],
     )  # fmt: skip

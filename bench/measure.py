@@ -14,15 +14,18 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
 
 from sepfast.bench.case import Case, Tensors, computed, demand
-from sepfast.bench.clocks import Ceilings, Clock, Timing, interleaved, percentiles
-from sepfast.bench.results import Row
+from sepfast.bench.clocks import Ceilings, Clock, Function, Timing, interleaved, percentiles
+from sepfast.bench.graphs import graph_of
+from sepfast.bench.peaks import held, peak_of
+from sepfast.bench.results import OURS, Row
 from sepfast.bench.verify import (
+    Called,
     Checked,
     agree,
     check,
@@ -43,6 +46,7 @@ def measure(
     *,
     seconds: float = 1.0,
     rounds: tuple[int, int] = (5, 100),
+    scale: float = 1.0,
 ) -> list[Row]:
     """Time the sides of a case, "eager" among them.
 
@@ -54,44 +58,51 @@ def measure(
         sides: the sides.
         seconds: for all of them together.
         rounds: the least and the most that are made, whatever the seconds.
+        scale: of the case's shape, for the rows.
 
     Returns:
         A row for each side.
 
     Raises:
         WrongResult: where a side does not compute what it is measured for; nothing is timed then.
+        FailedSide: where "graph" cannot be recorded.
     """
     sides = list(sides)
-    checked = {side: check(case, side, device) for side in sides if side != "compiled"}
+    checked = {side: check(case, side, device) for side in sides if side not in _HELD_OTHERWISE}
     torch._dynamo.reset()  # what was compiled for other shapes counts towards a limit
-    resident = allocated(device)
     torch.manual_seed(0)
     tensors = case.inputs(case.shape, device)
-    functions = {side: side_function(case, side) for side in sides}
+    functions = {side: side_function(case, side) for side in sides if side != "graph"}
     agree(case, functions, tensors)
-    calls = {
-        side: with_gradient(computed(case, side)[0], f, tensors) for side, f in functions.items()
-    }
+    calls = {side: _call_of(case, side, f, tensors) for side, f in functions.items()}
     with launched() as kernels:
         for side in ("ours",) if "ours" in calls else ():
             calls[side]()
     ran = sorted(set(kernels))
-    peaks = {side: _peak(call, device, resident) for side, call in calls.items()}
+    peaks = {side: _peak(case, side, f, tensors, device) for side, f in functions.items()}
+    if "graph" in sides:
+        graph = graph_of(case, with_gradient(case, functions["ours"], tensors), device)
+        calls["graph"], peaks["graph"] = graph, held(tensors.values()) + graph.peak
     timings = interleaved(calls, clock, seconds=seconds, rounds=rounds)
     return [
         row_of(
             case, side, timings,
             shapes=_shapes(tensors),
-            path=path_of(case, ran) if side == "ours" else "pytorch",
-            kernels=ran if side == "ours" else [],
+            path=path_of(case, ran) if side in OURS else "pytorch",
+            kernels=ran if side in OURS else [],
             work=case.work(case.shape),
             most=most,
             products=case.products,
             peak=peaks[side],
             errors=_errors(checked.get(side)),
+            scale=scale,
         )
         for side in sides
     ]  # fmt: skip
+
+
+#: Sides held to another one instead of float64: to "eager", and to "ours".
+_HELD_OTHERWISE = ("compiled", "graph")
 
 
 class Measured(Protocol):
@@ -118,6 +129,7 @@ def row_of(
     products: bool,
     peak: int | None,
     errors: tuple[float | None, float | None],
+    scale: float = 1.0,
 ) -> Row:
     """The row of a side, from the times of all sides; the rest is as `Row` has it."""
     medians = {name: _milliseconds(times)[1] for name, times in timings.items()}
@@ -137,6 +149,7 @@ def row_of(
         error=errors[0],
         gradient_error=errors[1],
         ratio_to_eager=medians["eager"] / medians[side] if "eager" in medians else None,
+        scale=scale,
     )
 
 
@@ -171,16 +184,12 @@ def _shapes(tensors: Tensors) -> dict[str, list[int]]:
     return {name: list(x.shape) for name, x in tensors.items()}
 
 
-def allocated(device: torch.device) -> int:
-    """Bytes of a GPU's memory that tensors take; 0 on a CPU."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+def _call_of(case: Case, side: str, function: Called, tensors: Tensors) -> Function:
+    return with_gradient(computed(case, side)[0], function, tensors)
 
 
-def _peak(call: Callable[[], Any], device: torch.device, resident: int) -> int | None:
-    """Bytes that a call holds at most, beyond what was there before its inputs."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    call()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - resident
+def _peak(case: Case, side: str, function: Called, tensors: Tensors, device: torch.device) -> int:
+    """Bytes that a call holds at most, with its inputs; the gradients that it is given, too."""
+    if side == "compiled":
+        _call_of(case, side, function, tensors)()  # its backward is compiled when first called
+    return held(tensors.values()) + peak_of(_call_of(case, side, function, tensors), device)

@@ -8,7 +8,7 @@ from torch import Tensor
 from sepfast.bench import network_work as work
 from sepfast.bench.case import Case, Tensors, product_precision
 from sepfast.bench.network_work import Layers
-from sepfast.bench.work import Network, Workload
+from sepfast.bench.workloads import Network, Workload
 from sepfast.separation.fades import fades
 
 _WEIGHTS = ("horizontal", "horizontal_bias", "vertical", "vertical_bias")

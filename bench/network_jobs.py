@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sepfast.bench.network_cases import decoder_weights
-from sepfast.bench.work import Network
+from sepfast.bench.workloads import Network
 from sepfast.separation.fades import fades
 
 Tensors = dict[str, Tensor]

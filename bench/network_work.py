@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from sepfast.bench.work import PROCESSORS, Network, Work, shipped_config
+from sepfast.bench.work import PROCESSORS, Work, shipped_config
+from sepfast.bench.workloads import Network
 
 _FLOAT = 4
 

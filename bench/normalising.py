@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sepfast.bench.case import Case, Tensors
 from sepfast.bench.plain import SEED
-from sepfast.bench.work import Work, Workload
+from sepfast.bench.work import Work
+from sepfast.bench.workloads import Workload
 
 _FLOAT = 4
 _CHANNELS = 1024

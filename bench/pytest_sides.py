@@ -12,6 +12,7 @@ import torch
 from sepfast.bench.case import Case, Size, computed
 from sepfast.bench.cases import suite
 from sepfast.bench.clocks import Function
+from sepfast.bench.graphs import graph_of
 from sepfast.bench.separating import Separation
 from sepfast.bench.systems import System, errors_of
 from sepfast.bench.training_step import TrainingStep
@@ -31,7 +32,8 @@ def pairs(*operators: str) -> list[tuple[Case, str]]:
     """Every case of some operators with each of its sides, in sizes for this machine."""
     cases = [case for operator in operators for case in suite(_size(), operator)]
     device = _device()
-    return [(case, side) for case in cases for side in sides(case, compiles(case, device))]
+    graph = device.type == "cuda"
+    return [(case, side) for case in cases for side in sides(case, compiles(case, device), graph)]
 
 
 def benchmark_side(benchmark: Any, case: Case, side: str) -> None:
@@ -46,19 +48,23 @@ def benchmark_side(benchmark: Any, case: Case, side: str) -> None:
         WrongResult: where it does not compute what it is measured for.
     """
     device = _device()
-    checked = check(case, "eager" if side == "compiled" else side, device)
+    # What computes: a graph replays ours.
+    own = "ours" if side == "graph" else side
+    checked = check(case, "eager" if side == "compiled" else own, device)
     torch._dynamo.reset()
     tensors = case.inputs(case.shape, device)
     with warnings.catch_warnings():
         if side == "compiled":
             warnings.simplefilter("ignore")  # PyTorch's compiler warns of PyTorch
-        functions = {name: side_function(case, name) for name in ("eager", side)}
+        functions = {name: side_function(case, name) for name in ("eager", own)}
         agree(case, functions, tensors)
-    call = with_gradient(computed(case, side)[0], functions[side], tensors)
+    call = with_gradient(computed(case, side)[0], functions[own], tensors)
+    if side == "graph":
+        call = graph_of(case, call, device)
     synchronised = _synchronised(call, device)
     with launched() as kernels:
         synchronised()
-    path = path_of(case, kernels) if side == "ours" else "pytorch"
+    path = {"ours": path_of(case, kernels), "graph": "as ours"}.get(side, "pytorch")
     benchmark.group = case.name
     benchmark.extra_info |= {
         "path": path,

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from sepfast.bench.case import Case, Output, Size, Tensors, product_precision, shaped
-from sepfast.bench.work import Work, Workload, shipped_config
+from sepfast.bench.work import Work, shipped_config
+from sepfast.bench.workloads import Workload
 from sepfast.reference.lstm_layouts import from_torch
 
 _FLOAT = 4

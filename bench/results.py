@@ -6,17 +6,19 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sepfast.bench.schema import fault
+from sepfast.errors import InputError
 from sepfast.files import atomic
 
-#: Changes with what the file means.
-SCHEMA = 2
+#: Changes with what the file means; `schema.json` says what it holds.
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,15 @@ class Row:
         operations: that are needed.
         bound: what bounds it by the ceilings, "memory" or "arithmetic".
         ceiling_percent: the time that it takes at least, of the median.
-        peak_bytes: memory at its peak, inputs included; None on a CPU.
-        error, gradient_error: |out - ref64| / |ref64| on a small shape; None for "compiled",
-            which is held to "eager" instead. Of a system, against "eager" in float32, whatever
-            the precision; the latter of gradients and of the weights' update.
+        peak_bytes: memory at its peak, inputs included; None where it is not known. On a CPU what
+            tensors take, as PyTorch's allocator counts it (`peaks.py`).
+        error, gradient_error: |out - ref64| / |ref64| on a small shape; None for "compiled" and an
+            operator's "graph", which are held to "eager" and "ours" instead. Of a system, against
+            "eager" in float32, whatever the precision; the latter of gradients and of the weights'
+            update.
         ratio_to_eager: eager's median over this one's: above 1 is faster; None where eager failed.
+        scale: lines and samples over those of the workload at its own size, which is 1 and what
+            a GPU takes; a CPU takes less of it. Of a system 1.
     """
 
     case: str
@@ -73,6 +79,7 @@ class Row:
     error: float | None
     gradient_error: float | None
     ratio_to_eager: float | None
+    scale: float = 1.0
 
 
 @dataclass
@@ -86,6 +93,7 @@ class Report:
         verification: a `Checked` for each case, or its error.
         gpu_tests: how `pytest -m gpu` ended.
         rows: the rows.
+        sweeps: rows of a case of each family of operators at several scales.
         tuning: what each key's sweep found.
         skipped: piece -> why it was left out.
         complete: whether nothing was left out for want of time.
@@ -97,27 +105,90 @@ class Report:
     verification: list[dict[str, Any]] = field(default_factory=list)
     gpu_tests: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    sweeps: list[Row] = field(default_factory=list)
     tuning: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     complete: bool = False
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it was made on a GPU; elsewhere only ratios within the run mean anything."""
+        return bool(self.environment["kind"] == "cuda")
+
     def write(self, path: Path) -> None:
-        """Write it as JSON, whole or not at all."""
-        write_json(path, {"schema": SCHEMA, **asdict(self)})
+        """Write it as JSON, whole or not at all; an infinite time, which JSON has not, as null."""
+        tuning = [
+            {name: None if value == float("inf") else value for name, value in each.items()}
+            for each in self.tuning
+        ]
+        write_json(path, {"schema": SCHEMA, **asdict(replace(self, tuning=tuning))})
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value, whole or not at all."""
-    text = json.dumps(value, indent=1) + "\n"
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with atomic(path) as temporary:
         temporary.write_text(text)
+
+
+def read_report(path: Path) -> Report:
+    """Read a results file.
+
+    Args:
+        path: what `Report.write` wrote.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: where there is no such file, or what it holds is not what `schema.json` says, or
+            percentiles are out of order.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # neither text nor JSON
+        raise InputError(f"{path}: is not JSON, takes results of sepfast bench") from error
+    found = value.get("schema") if isinstance(value, dict) else None
+    if found != SCHEMA:
+        raise InputError(
+            f"{path}: got results of schema {found}, takes schema {SCHEMA}, as sepfast bench now "
+            "writes them"
+        )
+    wrong = fault(value) or _unordered(value)
+    if wrong:
+        raise InputError(f"{path}: is not a results file: {wrong}")
+    given = {each.name: value[each.name] for each in fields(Report)}
+    for name in ("rows", "sweeps"):
+        given[name] = [Row(**row) for row in given[name]]
+    return Report(**given)
+
+
+def _unordered(value: Mapping[str, Any]) -> str | None:
+    """What a schema cannot say: percentiles in order, and no byte fewer than the least."""
+    for name in ("rows", "sweeps"):
+        for index, row in enumerate(value[name]):
+            for lower, upper in _ASCENDING:
+                if row[lower] > row[upper]:
+                    return f"{name}[{index}]: {lower} is above {upper}"
+    return None
+
+
+_ASCENDING = (
+    ("p20_ms", "p50_ms"),
+    ("p50_ms", "p80_ms"),
+    ("least_bytes", "moved_bytes"),
+    ("moved_bytes", "requested_bytes"),
+)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a number is worth nothing without."""
     names = ("torch", "triton", "numpy", "sepfast")
     about: dict[str, Any] = {
-        "device": platform.processor() or platform.machine(),
+        "kind": device.type,
+        "device": _processor(),
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{n: _version(n) for n in names}},
@@ -131,6 +202,16 @@ def environment(device: torch.device) -> dict[str, Any]:
         about["versions"]["cuda"] = torch.version.cuda
         about["versions"]["hip"] = torch.version.hip
     return about
+
+
+def _processor() -> str:
+    """The CPU as it calls itself, which Python does not know everywhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
+    return next(filter(None, names), "") or platform.processor() or platform.machine() or "CPU"
 
 
 def _version(package: str) -> str | None:
@@ -158,7 +239,7 @@ def _said(command: list[str]) -> str:
 
 
 #: Ours, as it is and captured.
-_OURS = ("ours", "graph")
+OURS = ("ours", "graph")
 
 _COLUMNS = (
     ("case", "{:39}"), ("precision", "{:9}"), ("side", "{:23}"), ("path", "{:18}"),
@@ -183,7 +264,7 @@ def line(row: Row) -> str:
             row.path,
             f"{row.p50_ms:.3f}",
             f"{row.least_bytes / 1e6:.1f}",
-            f"{row.moved_bytes / row.least_bytes:.2f}" if row.side in _OURS else "",
+            f"{row.moved_bytes / row.least_bytes:.2f}" if row.side in OURS else "",
             f"{row.ceiling_percent:.0f}",
             error,
             "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
@@ -197,21 +278,22 @@ def _joined(values: Iterable[str]) -> str:
     return " ".join(form.format(value) for (_, form), value in pairs).rstrip()
 
 
-def losses(rows: Iterable[Row]) -> list[str]:
-    """A sentence for each case in which another side is faster than ours."""
-    cases: dict[tuple[str, str], dict[str, Row]] = {}
+def losses(rows: Iterable[Row], scaled: bool = False) -> list[str]:
+    """A sentence for each case in which another side is faster than ours, with its scale or not."""
+    cases: dict[tuple[str, str, float], dict[str, Row]] = {}
     for row in rows:
-        cases.setdefault((row.case, row.precision), {})[row.side] = row
-    return [text for sides in cases.values() if (text := _loss(sides))]
+        cases.setdefault((row.case, row.precision, row.scale), {})[row.side] = row
+    return [text for sides in cases.values() if (text := _loss(sides, scaled))]
 
 
-def _loss(sides: Mapping[str, Row]) -> str:
-    ours = min((sides[name] for name in _OURS if name in sides), key=lambda row: row.p50_ms)
+def _loss(sides: Mapping[str, Row], scaled: bool) -> str:
+    ours = min((sides[name] for name in OURS if name in sides), key=lambda row: row.p50_ms)
     best = min(sides.values(), key=lambda row: row.p50_ms)
     if best is ours:
         return ""
     close = ", within its spread" if best.p80_ms >= ours.p20_ms else ""
+    name = f"{ours.case}, scale {ours.scale:.3g}" if scaled else ours.case
     return (
-        f"ours ({ours.path}) loses: {ours.case}, {ours.precision}: {ours.p50_ms:.3f} ms against "
+        f"ours ({ours.path}) loses: {name}, {ours.precision}: {ours.p50_ms:.3f} ms against "
         f"{best.p50_ms:.3f} of {best.side}, {ours.p50_ms / best.p50_ms:.2f} times{close}"
     )

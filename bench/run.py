@@ -6,16 +6,19 @@ import importlib.util
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from sepfast.bench.case import Case, Size
+from sepfast.bench.case import Case, Size, demand
 from sepfast.bench.cases import suite
 from sepfast.bench.clocks import ceilings, clock_for
+from sepfast.bench.graphs import FailedSide
 from sepfast.bench.measure import measure
-from sepfast.bench.results import Report, Row, environment, heading, line, losses
+from sepfast.bench.results import OURS, Report, Row, environment, heading, line, losses
+from sepfast.bench.settings import Settings
+from sepfast.bench.sweeps import Point, points, scale_of
 from sepfast.bench.systems import System, measure_system, systems
 from sepfast.bench.tuning import Found, sweep, write_tuned
 from sepfast.bench.tuning_jobs import jobs
@@ -27,36 +30,10 @@ _FIRST = 4
 #: Of the time that is left, what systems, the tests and the tuning may each take; systems that
 #: are not done by then come last.
 _SYSTEMS, _TESTS, _TUNING = 0.4, 0.3, 0.5
+#: Likewise the sweeps that were asked for; those that a GPU makes by itself come last.
+_SWEEPS = 0.4
 #: Seconds that compiling a yardstick may take.
 _COMPILING = 60
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the command was given.
-
-    Attributes:
-        out: the file of the results; tuned configurations go to `tuned/` beside it.
-        stop: when the time is up, by `time.monotonic`.
-        quick: few rounds, no tuning, nothing compiled.
-        only: what a case's name must contain.
-        device: where it runs.
-    """
-
-    out: Path
-    stop: float
-    quick: bool
-    only: str
-    device: torch.device
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether kernels can run."""
-        return self.device.type == "cuda"
-
-    def left(self) -> float:
-        """Seconds until the time is up."""
-        return self.stop - time.monotonic()
 
 
 class Run:
@@ -76,6 +53,8 @@ class Run:
             for precision in (("highest", "high") if settings.on_gpu else ("highest",))
             if settings.only in system.name
         ]
+        swept = settings.on_gpu or settings.sweep
+        self.points = list(points(size, settings.only)) if swept else []
         here = {system.name for system, _ in self.systems}
         elsewhere = {
             system.name: "only on a GPU, or without --quick"
@@ -88,6 +67,7 @@ class Run:
             "quick": settings.quick,
             "only": settings.only,
             "size": size,
+            "sweep": settings.sweep,
         }
         self.report = Report(environment(settings.device), given, skipped=elsewhere)
 
@@ -106,14 +86,18 @@ class Run:
         print(f"\n{heading()}")
         for case in self.cases[:_FIRST]:
             self._time(case)
+        if settings.sweep:
+            self._sweep(time.monotonic() + _SWEEPS * settings.left())
         self._time_systems(time.monotonic() + _SYSTEMS * settings.left())
         self._tests()
         self._tune()
         for case in self.cases[_FIRST:]:
             self._time(case)
         self._time_systems(settings.stop)
+        self._sweep(settings.stop)
         for system, precision in self.systems:
             self._late(f"{system}, {precision}")
+        self._unswept()
         self._conclude()
         return 1 if self.wrong or self.report.gpu_tests.get("exit", 0) else 0
 
@@ -151,15 +135,39 @@ class Run:
                 self.report.skipped[f"{case}, {precision}"] = "wrong"
             elif not self._late(f"{case}, {precision}"):
                 with demanded(precision):
-                    self._rows(case, precision, sides(case, self._compiled(case, precision)))
+                    self._rows(
+                        case, sides(case, self._compiled(case, precision), self.settings.on_gpu)
+                    )
         self._write()
 
-    def _compiled(self, case: Case, precision: str) -> bool:
+    def _sweep(self, stop: float) -> None:
+        """Time cases at their scales until it is too late to begin with another."""
+        while self.points and time.monotonic() < stop:
+            point = self.points.pop(0)
+            if (point.case.name, "highest") in self.wrong:
+                continue
+            graph = ["graph"] if self.settings.on_gpu else []
+            compiled = ["compiled"] if self._compiled(point.case, "highest", str(point)) else []
+            with demanded("highest"):
+                self._rows(point.case, ["ours", *graph, "eager", *compiled], point.scale)
+            self._write()
+
+    def _unswept(self) -> None:
+        """Say what of the sweeps was not made; nothing is missing where nobody asked for them."""
+        if self.settings.sweep:
+            for point in self.points:
+                self._late(str(point))
+        elif self.points:
+            self.report.skipped["sweeps"] = (
+                f"{len(self.points)} points more; made where others leave time, or with --sweep"
+            )
+
+    def _compiled(self, case: Case, precision: str, named: str = "") -> bool:
         """Whether a case has its compiled side; once where precision changes nothing but ours."""
         once = case.transforms or not case.products
         if self.settings.quick or (once and precision != "highest"):
             return False
-        name = f"{case}, {precision}, compiled"
+        name = f"{named or f'{case}, {precision}'}, compiled"
         if not compiles(case, self.settings.device):
             self.report.skipped[name] = "compiling or calling it takes too long here"
             return False
@@ -168,27 +176,31 @@ class Run:
             return False
         return True
 
-    def _rows(self, case: Case, precision: str, chosen: list[str]) -> None:
-        """Time a case; a yardstick that fails is left out, with the reason."""
-        seconds, rounds = (0.2, (3, 10)) if self.settings.quick else (2.0, (5, 100))
+    def _rows(self, case: Case, chosen: list[str], scale: float | None = None) -> None:
+        """Time a case, or a point of a sweep; what fails is left out, with the reason."""
+        precision = demand()
+        name = f"{case}, {precision}" if scale is None else str(Point(case, scale))
+        seconds, rounds = (2.0, (5, 100)) if scale is None else (1.0, (5, 100))
+        if self.settings.quick:
+            seconds, rounds = 0.2, (3, 10)
         try:
             rows = measure(
                 case, self.settings.device, self.clock, self.most, chosen,
-                seconds=seconds, rounds=rounds,
+                seconds=seconds, rounds=rounds, scale=scale or scale_of(case),
             )  # fmt: skip
         except Exception as error:  # out of memory, a compiler that fails: the others go on
-            failed = error.side if isinstance(error, WrongResult) else chosen[-1]
-            self._leave_out(f"{case}, {precision}, {failed}", repr(error)[:500])
+            failed = error.side if isinstance(error, WrongResult | FailedSide) else chosen[-1]
+            self._leave_out(f"{name}, {failed}", repr(error)[:500])
             rest = [side for side in chosen if side != failed]
-            if isinstance(error, WrongResult) and failed == "ours":
+            if isinstance(error, WrongResult) and failed in OURS:
                 self.wrong.add((case.name, precision))
-            elif {"ours", "eager"} <= set(rest):
-                self._rows(case, precision, rest)
+            if {"ours", "eager"} <= set(rest):
+                self._rows(case, rest, scale)
             return
         finally:
             if self.settings.on_gpu:
                 torch.cuda.empty_cache()
-        self._add(rows)
+        self._add(rows, self.report.rows if scale is None else self.report.sweeps)
 
     def _time_systems(self, stop: float) -> None:
         """Time systems until it is too late to begin with another."""
@@ -213,21 +225,23 @@ class Run:
                 seconds=seconds, rounds=rounds,
             )  # fmt: skip
         except WrongResult as error:
-            self.wrong.add((system.name, torch.get_float32_matmul_precision()))
-            self.report.verification.append({"case": name, "side": "ours", "failed": str(error)})
+            failed = {"case": system.name, "side": "ours", "precision": demand()}
+            self.wrong.add((system.name, demand()))
+            self.report.verification.append({**failed, "failed": str(error)})
             print(f"WRONG, not timed: {name}: {error}", flush=True)
         except Exception as error:  # memory, for one
             self._leave_out(name, repr(error)[:500])
         else:
-            self._add(rows)
+            self._add(rows, self.report.rows)
         finally:
             if self.settings.on_gpu:
                 torch.cuda.empty_cache()
 
-    def _add(self, rows: list[Row]) -> None:
-        self.report.rows += rows
+    def _add(self, rows: list[Row], to: list[Row]) -> None:
+        to += rows
         for row in rows:
-            print(line(row), flush=True)
+            scale = f"  scale {row.scale:.3g}" if to is self.report.sweeps else ""
+            print(f"{line(row)}{scale}", flush=True)
 
     def _tests(self) -> None:
         """`pytest -m gpu`, where there are pytest, the tests and a GPU."""
@@ -293,7 +307,7 @@ class Run:
         )
         self._write()
         print()
-        slower = losses(report.rows)
+        slower = [*losses(report.rows), *losses(report.sweeps, scaled=True)]
         print("\n".join(slower) if slower else "ours loses nowhere")
         above = {r.case: r.moved_bytes / r.least_bytes for r in report.rows if r.side == "ours"}
         for case, excess in above.items():

@@ -20,7 +20,8 @@ from sepfast.bench.case import Size, demand, product_precision
 from sepfast.bench.published import covered_samples
 from sepfast.bench.published import separate as published
 from sepfast.bench.side import Side
-from sepfast.bench.work import WORKLOADS, Work, Workload
+from sepfast.bench.work import Work
+from sepfast.bench.workloads import WORKLOADS, Workload
 from sepfast.reference import DeepConvSep, istft, magnitude, masked_spectrum, overlap_add, stft
 from sepfast.separation.fades import context_count, fades
 

@@ -20,7 +20,8 @@ from sepfast.bench.network_work import (
     stage,
     total,
 )
-from sepfast.bench.work import Network, Work, Workload
+from sepfast.bench.work import Work
+from sepfast.bench.workloads import Network, Workload
 from sepfast.reference import Framing
 
 _FLOAT = 4

@@ -18,7 +18,8 @@ from sepfast.bench import system_work
 from sepfast.bench.case import Size, demand, product_precision
 from sepfast.bench.separating import spread
 from sepfast.bench.side import Side
-from sepfast.bench.work import Network, Work
+from sepfast.bench.work import Work
+from sepfast.bench.workloads import Network
 from sepfast.reference import DeepConvSep
 from sepfast.training.graph import graphed
 from sepfast.training.options import TrainingOptions

@@ -52,7 +52,7 @@ _CHOICES: dict[str, tuple[int, ...] | None] = {
 _PRODUCTS = ("ROWS", "COLUMNS", "BINS", "DEPTH", "STEP", "FILTERS", "FEATURES", "UNITS")
 _LEAST = dict.fromkeys(_PRODUCTS, 16)
 #: Stages held to the bound of an operator's result; others make gradients.
-_RESULTS = ("forward", "compact", "inverse", "vertical", "horizontal")
+_RESULTS = ("forward", "compact", "inverse", "sliding", "vertical", "horizontal")
 #: The modules that ask whether a kernel is shipped.
 _ASKING = (
     "_framing", "_products", "_sliding", "linear_soft_mask_loss", "masked_istft", "overlap_decode",
@@ -168,7 +168,7 @@ class _Trial:
         return percentiles([t.seconds for t in timings])[1]
 
     def _bound(self) -> float:
-        operator, stage = self.job.role.rsplit("_", 1)
+        operator, stage = self.job.stage.rsplit("_", 1)
         bound = ACCURACY[operator][demand()]
         return bound.forward if stage in _RESULTS else bound.backward
 

@@ -19,13 +19,8 @@ Tensors = dict[str, Tensor]
 
 #: n_fft -> the paper's framing of that size, of those whose frames do not slide.
 _NAMED = {512: "landmarks", 1024: "deepconvsep"}
-#: Kernels that slide, and those in whose place they run.
-_SLIDING = {
-    "sliding_stft": "stft_forward",
-    "sliding_inverse": "stft_inverse",
-    "sliding_magnitude": "stft_magnitude_forward",
-    "sliding_masked": "masked_istft_forward",
-}
+#: Kernels that slide.
+_SLIDING = ("stft_sliding", "istft_sliding", "stft_magnitude_sliding", "masked_istft_sliding")
 
 
 @dataclass(frozen=True)
@@ -48,11 +43,6 @@ class Job:
     def stage(self) -> str:
         """The kernel's name without its prefix."""
         return self.kernel.removeprefix("sepfast_")
-
-    @property
-    def role(self) -> str:
-        """The stage that it does, which for a kernel that slides is another one's."""
-        return _SLIDING.get(self.stage, self.stage)
 
     def __str__(self) -> str:
         return " ".join((self.stage, *(f"{k} {v}" for k, v in self.key.items())))
@@ -150,23 +140,23 @@ def prepare(
     line = torch.randn(2, samples, device=device)
     count, bins = framing.frames(samples), framing.bins
     o = torch.ops.sepfast
-    if job.role == "stft_forward":
+    if job.stage in ("stft_forward", "stft_sliding"):
         return lambda x: o.stft(x["line"], text), {"line": line}
-    if job.role == "stft_inverse":
+    if job.stage in ("stft_inverse", "istft_sliding"):
         spectrum = torch.randn(2, count, bins, 2, device=device)
         return lambda x: o.istft(x["spectrum"], text, samples), {"spectrum": spectrum}
-    if job.role == "stft_magnitude_forward":
+    if job.stage in ("stft_magnitude_forward", "stft_magnitude_sliding"):
         return lambda x: o.stft_magnitude(x["line"], text, 1.0, None, None), {"line": line}
-    if job.role == "stft_magnitude_backward":
+    if job.stage == "stft_magnitude_backward":
         grad = torch.randn(2, count, bins, device=device)
         return (
             lambda x: o.stft_magnitude_backward(x["grad"], x["line"], text, 1.0, None),
             {"grad": grad, "line": line},
         )
     tensors = {"line": line, **_levels(job, sources, bins, device)}
-    if job.role in ("masked_istft_forward", "masked_istft_compact"):
+    if job.stage != "masked_istft_backward":
         shares = torch.rand(sources, 2, count, bins, device=device)
-        tensors["first"] = shares.half() if job.role.endswith("compact") else shares
+        tensors["first"] = shares.half() if job.stage.endswith("compact") else shares
         call = o.masked_istft
     else:
         tensors["first"] = torch.randn(sources, 2, samples, device=device)

@@ -11,7 +11,7 @@ of bytes:
     requested  what our kernels load and store, overlapping frames as often as they overlap
 
 Operations are those of the factored DFT (`kernels/dft.py`), two for a multiplication and addition,
-or, at a high overlap, of the products of `kernels/sliding.py`; `needed` takes each frame once,
+or, at a high overlap, of the products of `kernels/_sliding.py`; `needed` takes each frame once,
 `performed` as often as ours does.
 """
 
@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sepfast.kernels.tuning import shipped, walk_length
-from sepfast.reference import FRAMINGS, Framing
-from sepfast.separation.fades import context_count
+from sepfast.reference import Framing
 
 #: Bytes of an element.
 _FLOAT = 4
@@ -117,9 +116,9 @@ def dft_operations(n_fft: int) -> int:
 
 
 def slides(framing: Framing) -> bool:
-    """Whether our kernels take sums that slide (`kernels/sliding.py`) in place of transforms."""
+    """Whether our kernels take sums that slide (`kernels/_sliding.py`) in place of transforms."""
     whole = framing.span == framing.n_fft and not framing.symmetric
-    kernel = "sepfast_sliding_magnitude"
+    kernel = "sepfast_stft_magnitude_sliding"
     return whole and bool(shipped_config(kernel, n_fft=framing.n_fft, hop=framing.hop))
 
 
@@ -295,76 +294,3 @@ def _repeated(lines: int, samples: int, framing: Framing, tiling: Tiling) -> int
 def _norm(rows: int, samples: int) -> int:
     """Bytes of 1 / sum a^2: made once, read for each row."""
     return _FLOAT * samples * (NORM_PASSES + rows)
-
-
-@dataclass(frozen=True)
-class Network:
-    """Sizes of a DeepConvSep, by default those of the stereo one.
-
-    Attributes:
-        channels: that it hears.
-        context: frames that it sees at once, T.
-        step: frames from one context to the next in separation.
-        span: frames that a horizontal filter spans, t2.
-        n1: vertical filters.
-        n2: horizontal filters.
-        units: width of the bottleneck.
-    """
-
-    channels: int = 2
-    context: int = 30
-    step: int = 15
-    span: int = 15
-    n1: int = 50
-    n2: int = 30
-    units: int = 128
-
-    @property
-    def reach(self) -> int:
-        """Frames of a context's codes, T'."""
-        return self.context - self.span + 1
-
-    def contexts(self, frames: int) -> int:
-        """Contexts that cover so many frames."""
-        return context_count(frames, self.context, self.context - self.step)
-
-
-@dataclass(frozen=True)
-class Workload:
-    """The shapes of one use.
-
-    Attributes:
-        rows: channels, or batch and channels where there is one.
-        samples: of a row.
-        framing: how they become frames.
-        sources: sources that they are separated into.
-        network: what they go through.
-    """
-
-    rows: int
-    samples: int
-    framing: Framing
-    sources: int = 1
-    network: Network = Network()
-
-    @property
-    def frames(self) -> int:
-        """Frames of a row."""
-        return self.framing.frames(self.samples)
-
-    @property
-    def batch(self) -> int:
-        """Lines of all the network's channels."""
-        return self.rows // self.network.channels
-
-
-#: A song of 240 s at 44.1 kHz, in stereo for system B and in mono, with contexts of 30 frames that
-#: overlap in 25, as A's; and batches of what B, E, C and D train on, the latter two at 16 kHz.
-WORKLOADS: Mapping[str, Workload] = {
-    "song": Workload(2, 240 * 44100, FRAMINGS["deepconvsep"], 4),
-    "song-mono": Workload(1, 240 * 44100, FRAMINGS["deepconvsep"], 4, Network(channels=1, step=5)),
-    "training": Workload(32 * 2, 28 * 256, FRAMINGS["deepconvsep"], 4),  # 30 frames
-    "style-transfer": Workload(32, 2 * 16000, FRAMINGS["style-transfer"]),
-    "fragments": Workload(128, 131_584, FRAMINGS["informed"]),  # 256 frames
-    "landmarks": Workload(32, 3 * 16000, FRAMINGS["landmarks"]),
-}

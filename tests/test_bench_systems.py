@@ -29,7 +29,7 @@ from sepfast.bench.verify import (
     side_function,
     sides,
 )
-from sepfast.bench.work import WORKLOADS, Network
+from sepfast.bench.workloads import WORKLOADS, Network
 from sepfast.kernels import tuning
 from sepfast.reference import Framing
 
@@ -129,9 +129,9 @@ class TestWork:
 
     def test_what_it_takes_from_the_kernels_is_theirs(self, monkeypatch):
         pytest.importorskip("triton")
-        from sepfast.kernels import convpair, launch, overlap_decode
+        from sepfast.kernels import _product, launch, overlap_decode
 
-        assert convpair._FEW == network_work.FEW_ROWS
+        assert _product.FEW == network_work.FEW_ROWS
         assert overlap_decode._FEW == network_work.FEW_FEATURES
         monkeypatch.setattr(launch, "processors", lambda device: work.PROCESSORS)
         for numbers in [(960, 32, 4), (41346, 32, 60), (1, 16, 1), (100, 16, 500)]:

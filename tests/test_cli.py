@@ -21,7 +21,7 @@ from sepfast.evaluation.page import Picture, Section, Sound, Table, write_page
 
 RATE = 44100
 COMMANDS = ["demo", "separate", "train", "evaluate", "compare", "import", "models", "fuse-report"]
-COMMANDS += ["landmarks", "enhance", "experiments"]
+COMMANDS += ["landmarks", "enhance", "experiments", "profile", "doctor"]
 
 
 def run(*arguments, cwd=None, **options) -> subprocess.CompletedProcess:

@@ -7,17 +7,21 @@ from collections.abc import Callable
 
 import typer
 
+from sepfast.cli.bench import bench
 from sepfast.cli.compare import compare
 from sepfast.cli.compile_check import compile_check
 from sepfast.cli.console import complain, errors
 from sepfast.cli.demo import demo
+from sepfast.cli.doctor import doctor
 from sepfast.cli.enhance import enhance
 from sepfast.cli.evaluate import evaluate
 from sepfast.cli.experiments import experiments
+from sepfast.cli.export import export
 from sepfast.cli.fuse_report import fuse_report
 from sepfast.cli.importing import importing
 from sepfast.cli.landmarks import landmarks
 from sepfast.cli.models import models
+from sepfast.cli.profile import profile
 from sepfast.cli.separate import separate
 from sepfast.cli.train import train
 from sepfast.errors import InputError
@@ -32,8 +36,12 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "landmarks": landmarks,
     "models": models,
+    "bench": bench,
     "fuse-report": fuse_report,
+    "export": export,
+    "profile": profile,
     "compile-check": compile_check,
+    "doctor": doctor,
 }
 
 

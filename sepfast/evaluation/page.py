@@ -23,7 +23,18 @@ th:first-child, td:first-child { text-align: left; } thead th { background: var(
 td audio { height: 2.2rem; width: 100%; min-width: 12rem; vertical-align: middle; }
 figure { margin: 1rem 0; } img { width: 100%; background: #fff; border-radius: 4px; }
 figcaption, .note { font-size: .9rem; opacity: .8; }
+.wide { overflow-x: auto; } .wide tbody th { position: sticky; left: 0; background: Canvas; }
+pre { background: var(--soft); padding: .7rem; border-radius: 4px; }
+tbody th { font-weight: inherit; } caption { text-align: left; padding: .4rem 0; font-weight: 600; }
+.dense { font-size: .85rem; } .dense th, .dense td { padding: .35rem .45rem; }
+@media (max-width: 44rem) {
+  .wide img { width: 44rem; max-width: none; }
+  .dense tbody th { overflow-wrap: anywhere; min-width: 8.5rem; }
+}
 """
+
+
+_MANY = 6  # columns: more are set in smaller letters
 
 
 @dataclass(frozen=True)
@@ -36,10 +47,11 @@ class Sound:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file and what it shows."""
+    """A PNG file, what it shows, and in words what a reader who does not see it should know."""
 
     path: Path
     caption: str
+    words: str = ""
 
 
 Cell = str | Sound
@@ -47,10 +59,28 @@ Cell = str | Sound
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text and sounds below a header."""
+    """Rows of text and sounds below a header; the first cell names its row."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Sentences, each with a bullet."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to be copied, as they are."""
+
+    text: str
+
+
+Part = str | Table | Picture | Listing | Code
 
 
 @dataclass(frozen=True)
@@ -58,7 +88,7 @@ class Section:
     """A heading with paragraphs, tables and pictures below it."""
 
     heading: str
-    parts: Sequence[str | Table | Picture]
+    parts: Sequence[Part]
 
 
 def write_page(path: PathLike, title: str, summary: str, sections: Sequence[Section]) -> None:
@@ -85,19 +115,33 @@ def _section(section: Section) -> str:
     return f"<h2>{escape(section.heading)}</h2>\n" + "\n".join(map(_part, section.parts))
 
 
-def _part(part: str | Table | Picture) -> str:
+def _part(part: Part) -> str:
     if isinstance(part, str):
         return f'<p class="note">{escape(part)}</p>'
+    if isinstance(part, Listing):
+        return "<ul>" + "\n".join(f"<li>{escape(item)}</li>" for item in part.items) + "</ul>"
+    if isinstance(part, Code):
+        return f'<div class="wide" tabindex="0"><pre><code>{escape(part.text)}</code></pre></div>'
     if isinstance(part, Picture):
         caption = escape(part.caption)
         image = _data("image/png", part.path.read_bytes())
-        image_tag = f'<img src="{image}" alt="{caption}">'
-        return f"<figure>{image_tag}<figcaption>{caption}</figcaption></figure>"
-    header = "".join(f"<th>{escape(name)}</th>" for name in part.header)
+        image_tag = f'<img src="{image}" alt="{escape(part.words) or caption}">'
+        told = f"<figcaption>{caption}</figcaption>"
+        return f'<figure><div class="wide" tabindex="0">{image_tag}</div>{told}</figure>'
+    return f'<div class="wide" tabindex="0">{_table(part)}</div>'
+
+
+def _table(table: Table) -> str:
+    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
+    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = "\n".join(
-        "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in part.rows
+        f'<tr><th scope="row">{_cell(first)}</th>'
+        + "".join(f"<td>{_cell(cell)}</td>" for cell in rest)
+        + "</tr>"
+        for first, *rest in table.rows
     )
-    return f"<table><thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table>"
+    start = '<table class="dense">' if len(table.header) > _MANY else "<table>"
+    return f"{start}{caption}<thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table>"
 
 
 def _cell(cell: Cell) -> str:

@@ -1,0 +1,1 @@
+"""A results file as figures and as one page."""
