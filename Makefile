@@ -1,12 +1,13 @@
 # make demo   separate a real recording and open demo/report.html
 # make test   lint, types and tests
-# Both make the environment themselves, in .venv, with the versions of constraints.txt.
+# make docs   the tables of docs/, from the data that they show
+# All make the environment themselves, in .venv, with the versions of constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types docs bench clean
 
 demo: $(READY)
 	$(BIN)/sepfast demo -o demo
@@ -24,6 +25,9 @@ types: $(READY)
 	@rm -rf build/types && mkdir -p build/types/sepfast
 	@ln -s $(CURDIR)/sepfast/* $(CURDIR)/reference $(CURDIR)/kernels $(CURDIR)/bench build/types/sepfast
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
+
+docs: $(READY)
+	$(BIN)/python docs/render.py
 
 bench: $(READY)
 	$(BIN)/pytest -q bench

@@ -19,7 +19,7 @@ of contexts, (k, p) one behind the other, and takes the estimates again. Program
 follow each other, so that the features, which all columns read, come from the cache.
 
 Bytes: 4 S K T N1 for the features and 4 S C F (L + N1) forward; backward 4 S C F (L + K T + N1).
-Operations: 2 S K T N1 C F for the products either way; 43 G for 240 s of stereo, step 15 of 30.
+Operations: 2 S K T N1 C F for the products either way; 34 G for 240 s of stereo, step 15 of 30.
 
 Source: A and B, "inference".
 """
