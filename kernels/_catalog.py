@@ -24,8 +24,7 @@ _MODULES = (
     "stft",
     "stft_magnitude",
     "masked_istft",
-    "sliding",
-    "sliding_inverse",
+    "masked_istft_sliding",
     "overlap_decode",
 )
 

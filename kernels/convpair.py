@@ -34,32 +34,12 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import launch
+from sepfast.kernels._product import biases, extent, indices, programs
 from sepfast.kernels.precision import product_precision
 
 #: Lengths: one compilation serves all their values.
 _VERTICAL = ("batch", "sources", "channels", "frames", "bins", "filters")
 _HORIZONTAL = ("batch", "sources", "frames", "span", "n1", "n2")
-
-#: 128 contexts of 30 frames.
-_FEW = 4096
-
-
-@triton.jit
-def _tile(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """This program's rows (ROWS,), its columns (COLUMNS,), and what is left of its number."""
-    wide = tl.cdiv(columns, COLUMNS)
-    index = tl.program_id(0)
-    column, index = index % wide, index // wide
-    high = tl.cdiv(rows, ROWS)
-    row, index = index % high, index // high
-    r = row * ROWS + tl.arange(0, ROWS)
-    return r, column * COLUMNS + tl.arange(0, COLUMNS), index.to(tl.int64)
-
-
-@triton.jit
-def _biases(bias, biased, n, length):
-    """Biases (1, n), 0 where there are none."""
-    return tl.load(bias + n, (n < length) & (biased > 0), other=0).to(tl.float32)[None, :]
 
 
 @triton.jit(do_not_specialize=(*_VERTICAL, "biased"))
@@ -69,7 +49,7 @@ def sepfast_conv_pair_vertical(
 ):  # fmt: skip
     """Bins (B, S, C, T, F) by filters (S, N1, C, F) to features (B, S, T, N1)."""
     rows = batch * frames
-    r, n, source = _tile(rows, filters, ROWS, COLUMNS)
+    source, r, n = indices(rows, filters, ROWS, COLUMNS)
     plane, t = (r // frames) * sources + source, r % frames
     image = frames.to(tl.int64) * bins  # of a channel
     line = x + plane * (image * channels) + t * bins
@@ -84,7 +64,7 @@ def sepfast_conv_pair_vertical(
         a = tl.load((line + channel * image)[:, None] + f[None, :], known_r & inside[None, :], 0)
         b = tl.load((column + channel * bins)[None, :] + f[:, None], known_n & inside[:, None], 0)
         total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision=PRECISION)
-    total += _biases(bias + source * filters, biased, n, filters)
+    total += biases(bias + source * filters, biased, n, filters)
     to = out + ((plane * frames + t) * filters)[:, None] + n[None, :]
     tl.store(to, total, known_r & known_n)
 
@@ -97,7 +77,7 @@ def sepfast_conv_pair_horizontal(
     """Features (B, S, T, N1) by filters (S, N2, N1, t2) to codes (B, S, N2, T')."""
     reach = frames - span + 1
     rows, depth = batch * reach, span * n1
-    r, n, source = _tile(rows, n2, ROWS, COLUMNS)
+    source, r, n = indices(rows, n2, ROWS, COLUMNS)
     plane, t = (r // reach) * sources + source, r % reach
     line = v + (plane * frames + t) * n1
     column = weight + (source * n2 + n) * depth
@@ -111,7 +91,7 @@ def sepfast_conv_pair_horizontal(
         at = k % n1 * span + k // n1
         b = tl.load(column[None, :] + at[:, None], known_n & inside[:, None], 0)
         total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision=PRECISION)
-    total += _biases(bias + source * n2, biased, n, n2)
+    total += biases(bias + source * n2, biased, n, n2)
     to = out + (plane * n2 * reach + t)[:, None] + (n * reach)[None, :]
     tl.store(to, total, known_r & known_n)
 
@@ -124,7 +104,7 @@ def sepfast_deconv_pair_horizontal(
     """Codes (B, S, N2, T') by filters (S, N2, N1, t2) to features (B, S, T, N1)."""
     reach = frames - span + 1
     rows, depth = batch * frames, n2 * span
-    r, n, source = _tile(rows, n1, ROWS, COLUMNS)
+    source, r, n = indices(rows, n1, ROWS, COLUMNS)
     plane, t = (r // frames) * sources + source, r % frames
     line = z + plane * n2 * reach
     column = weight + source * n1 * depth + n * span
@@ -141,7 +121,7 @@ def sepfast_deconv_pair_horizontal(
         at = row * n1 * span + tau
         b = tl.load(column[None, :] + at[:, None], known_n & inside[:, None], 0)
         total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision=PRECISION)
-    total += _biases(bias + source * n1, biased, n, n1)
+    total += biases(bias + source * n1, biased, n, n1)
     to = out + ((plane * frames + t) * n1)[:, None] + n[None, :]
     tl.store(to, total, known_r & known_n)
 
@@ -153,7 +133,7 @@ def sepfast_deconv_pair_vertical(
 ):  # fmt: skip
     """Features (B, S, T, N1) by filters (S, N1, C, F) to bins (B, S, C, T, F)."""
     rows = batch * frames
-    r, f, index = _tile(rows, bins, ROWS, COLUMNS)
+    index, r, f = indices(rows, bins, ROWS, COLUMNS)
     channel, source = index % channels, index // channels
     plane, t = (r // frames) * sources + source, r % frames
     line = u + (plane * frames + t) * filters
@@ -183,7 +163,7 @@ def sepfast_conv_pair_verticalslope(
 
     Its rows are filters, its depth what are rows elsewhere.
     """
-    n, f, index = _tile(filters, bins, ROWS, COLUMNS)
+    index, n, f = indices(filters, bins, ROWS, COLUMNS)
     channel, index = index % channels, index // channels
     source, part = index % sources, index // sources
     known_n, known_f = (n < filters)[:, None], (f < bins)[None, :]
@@ -212,7 +192,7 @@ def sepfast_conv_pair_horizontalslope(
 ):  # fmt: skip
     """Codes (B, S, N2, T') and features (B, S, T, N1) to parts (P, S, N2, N1, t2)."""
     reach = frames - span + 1
-    m, n, index = _tile(n2, n1, ROWS, COLUMNS)
+    index, m, n = indices(n2, n1, ROWS, COLUMNS)
     tau, index = index % span, index // span
     source, part = index % sources, index // sources
     known_m, known_n = (m < n2)[:, None], (n < n1)[None, :]
@@ -375,11 +355,6 @@ def horizontal_slope(z: Tensor, v: Tensor) -> Tensor:
     return _slope(HORIZONTAL_SLOPE, (z, v), shape, rows, n2, n1, sources * span, sizes)
 
 
-def _extent(rows: int) -> str:
-    """The word for a number of rows: batches to train on have few, tracks have many."""
-    return "few" if rows <= _FEW else "many"
-
-
 def _layer(
     kernel: launch.Kernel,
     tensors: tuple[Tensor, Tensor, Tensor | None, Tensor],
@@ -391,11 +366,11 @@ def _layer(
     """Launch a layer, whose result has `planes` products of `rows` by `columns`."""
     x, weight, bias, out = tensors
     precision = product_precision(x.device, x.dtype)
-    config = kernel.config(x.device, precision=precision, rows=_extent(rows))
-    tiles = launch.blocks(rows, config["ROWS"]) * launch.blocks(columns, config["COLUMNS"])
+    config = kernel.config(x.device, precision=precision, rows=extent(rows))
     kernel.launch(
-        planes * tiles, x, weight, weight if bias is None else bias, out, *sizes,
-        int(bias is not None), config=config, PRECISION=precision,
+        programs(planes, rows, columns, config),
+        x, weight, weight if bias is None else bias, out, *sizes, int(bias is not None),
+        config=config, PRECISION=precision,
     )  # fmt: skip
 
 
@@ -412,12 +387,9 @@ def _slope(
     """Launch a slope, `planes` products of `rows` by `columns`, each a sum over `depth`."""
     first = tensors[0]
     precision = product_precision(first.device, first.dtype)
-    config = kernel.config(first.device, precision=precision, rows=_extent(depth))
-    tiles = launch.blocks(rows, config["ROWS"]) * launch.blocks(columns, config["COLUMNS"])
-    parts, share = launch.shares(depth, config["DEPTH"], planes * tiles, first.device)
+    config = kernel.config(first.device, precision=precision, rows=extent(depth))
+    tiles = programs(planes, rows, columns, config)
+    parts, share = launch.shares(depth, config["DEPTH"], tiles, first.device)
     out = launch.empty((parts, *shape), first, torch.float32)
-    kernel.launch(
-        parts * planes * tiles, *tensors, out, *sizes, share,
-        config=config, PRECISION=precision,
-    )  # fmt: skip
+    kernel.launch(parts * tiles, *tensors, out, *sizes, share, config=config, PRECISION=precision)
     return (out[0] if parts == 1 else out.sum(0)).to(first.dtype)

@@ -10,9 +10,9 @@ with c_k `edge` at 0 Hz and Nyquist and `interior` elsewhere. With 1 and 1 they 
 its transpose; with 1 / N and 2 / N, and y times `norm` = 1 / sum_t a^2, the inverse STFT and its
 transpose (whose samples the caller multiplies).
 
-A forward program has FRAMES frames; an inverse one walks along some blocks of N samples
-(`_frames.py`). Bytes: samples once and spectrum once, 4 L (1 + 2 B / hop) a row, and a part of
-the spectrum again in the inverse. Operations: those of `dft.py`, for each frame.
+A forward program has FRAMES frames, an inverse one walks along blocks of N samples (`_frames.py`);
+at small hops both slide (`_sliding.py`). Bytes: samples and spectrum once, 4 L (1 + 2 B / hop) a
+row, and a part of the spectrum again in the inverse. Operations: those of `dft.py`, each frame.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepfast.kernels import _frames, dft, launch
+from sepfast.kernels import _frames, _sliding, _sliding_back, dft, launch
 from sepfast.kernels.precision import product_precision
 
 #: Lengths that change from song to song: one compilation serves all their values.
@@ -117,6 +117,78 @@ def sepfast_stft_inverse(
         line = next_line
 
 
+#: The same of the kernels that slide.
+_SLIDING_NUMBERS = ("samples", "frames", "front", "segments")
+_SLIDING_BACK_NUMBERS = ("length", "frames", "front", "segments")
+
+
+@triton.jit(do_not_specialize=_SLIDING_NUMBERS)
+def sepfast_stft_sliding(
+    x, table, out, samples, frames, front, segments, center, side,
+    BINS: tl.constexpr, COLUMNS: tl.constexpr, HOP: tl.constexpr, SLOTS: tl.constexpr,
+    BANDS: tl.constexpr, LANES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Samples (R, L) to spectra (R, T, B, 2)."""
+    row, first, count, at = _sliding.place(frames, BINS, segments, BANDS, LANES)
+    line = x + row * samples
+    start = first * (16 * HOP) - front
+    k, wanted = _sliding.own_bins(at, BINS, BANDS, LANES)
+    i = tl.arange(0, 16)[:, None, None]
+    out += row * frames * (2 * BINS)
+    left = (frames - first * 16).to(tl.int32)
+
+    sums_re, sums_im = _sliding.first_sums(
+        line, start, samples, table, COLUMNS, at, HOP, SLOTS, BANDS, LANES, PRECISION
+    )
+    for done in tl.range(0, count, disable_licm=True):
+        re, im, sums_re, sums_im = _sliding.next_frames(
+            line, (first + done) * (16 * HOP) - front, samples, dft.again(table, done), COLUMNS,
+            at, done % SLOTS, sums_re, sums_im, center, side,
+            HOP, SLOTS, BANDS, LANES, PRECISION,
+        )  # fmt: skip
+        to = out + (first + done) * (32 * BINS) + 2 * (i * BINS + k)
+        valid = wanted & (done * 16 + i < left)
+        tl.store(to, re, valid)
+        tl.store(to + 1, im, valid)
+
+
+@triton.jit(do_not_specialize=_SLIDING_BACK_NUMBERS)
+def sepfast_istft_sliding(
+    spectrum, table, out, length, frames, front, segments, center, side,
+    BINS: tl.constexpr, COLUMNS: tl.constexpr, HOP: tl.constexpr, SLOTS: tl.constexpr,
+    BANDS: tl.constexpr, LANES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Spectra (R, T, B, 2) to samples of each group of bins (R, groups, L)."""
+    chunks = tl.cdiv(front + length, HOP)
+    group, line, first, count, at = _sliding_back.place(chunks, BINS, segments, BANDS, LANES)
+    k, mirrored, weight = _sliding_back.bins_of(at, BINS, BANDS, LANES)
+    sign = tl.where((k < 0) | (k >= BINS), -1.0, 1.0)
+    real = (mirrored == 0) | (mirrored == BINS - 1)
+    # Columns that no bin needs, behind the last band.
+    known = mirrored >= 0
+    i = tl.arange(0, 16)[:, None, None]
+    spectrum += line * frames * (2 * BINS)
+    out += (line * tl.cdiv(BINS, BANDS * (LANES - 4)) + group) * length
+
+    sums_re = tl.zeros((SLOTS, BANDS, LANES), tl.float32)
+    sums_im = tl.zeros((SLOTS, BANDS, LANES), tl.float32)
+    begin = tl.maximum(first - SLOTS, 0)
+    for done in tl.range(0, (first - begin).to(tl.int32) + count, disable_licm=True):
+        t = (begin + done) * 16
+        valid = known & (i < frames - t)
+        of_bin = spectrum + t * (2 * BINS) + 2 * (i * BINS + mirrored)
+        re = tl.load(of_bin, valid, other=0)
+        im = tl.load(of_bin + 1, valid & (real == 0), other=0) * sign
+        samples, tail, sums_re, sums_im = _sliding_back.add_frames(
+            re, im, weight, dft.again(table, done), COLUMNS, at, done % SLOTS,
+            sums_re, sums_im, center, side, HOP, SLOTS, BANDS, LANES, PRECISION,
+        )  # fmt: skip
+        _sliding_back.store_samples(
+            out, samples, tail, begin + done, first, first + count, begin, front, length,
+            HOP, SLOTS,
+        )  # fmt: skip
+
+
 def _variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
     yield {**dft.constants(n_fft), "PRECISION": precision}
 
@@ -124,6 +196,10 @@ def _variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
 def _inverse_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
     for normalise in (False, True):
         yield {"NORMALISE": normalise, **dft.constants(n_fft), "PRECISION": precision}
+
+
+def _sliding_variants(n_fft: int, hop: int, precision: str) -> Iterator[dict[str, Any]]:
+    yield {**_sliding.constants(n_fft, hop), "PRECISION": precision}
 
 
 FORWARD = launch.Kernel(
@@ -138,7 +214,19 @@ INVERSE = launch.Kernel(
     _inverse_variants,
     dots=True,
 )
-KERNELS = (FORWARD, INVERSE)
+SLIDING = launch.Kernel(
+    sepfast_stft_sliding,
+    launch.signature("x table out", _SLIDING_NUMBERS, "center side"),
+    _sliding_variants,
+    dots=True,
+)
+SLIDING_BACK = launch.Kernel(
+    sepfast_istft_sliding,
+    launch.signature("spectrum table out", _SLIDING_BACK_NUMBERS, "center side"),
+    _sliding_variants,
+    dots=True,
+)
+KERNELS = (FORWARD, INVERSE, SLIDING, SLIDING_BACK)
 
 
 def forward(
@@ -212,3 +300,55 @@ def inverse(
         config=config, NORMALISE=norm is not None, **dft.constants(n_fft), PRECISION=precision,
     )  # fmt: skip
     return out
+
+
+def sliding(
+    x: Tensor, n_fft: int, hop: int, front: int, frames: int, window: tuple[float, float]
+) -> Tensor:
+    """Spectra of every row, by sums that slide.
+
+    Args:
+        x: (R, L), float32, contiguous.
+        n_fft, hop, front, frames: the framing.
+        window: a0 and - a1 / 2, times the framing's scale.
+
+    Returns:
+        (R, T, B, 2).
+    """
+    out = launch.empty((x.shape[0], frames, n_fft // 2 + 1, 2), x)
+    precision = product_precision(x.device)
+    config = SLIDING.config(x.device, n_fft=n_fft, hop=hop, precision=precision)
+    segments, programs = _sliding.walk(x.shape[0], frames, n_fft, hop, config, x.device)
+    SLIDING.launch(
+        programs, x, _sliding.tables(n_fft, hop, x.device), out,
+        x.shape[1], frames, front, segments, *window,
+        config=config, **_sliding.constants(n_fft, hop), PRECISION=precision,
+    )  # fmt: skip
+    return out
+
+
+def sliding_back(
+    spectrum: Tensor, n_fft: int, hop: int, front: int, length: int, window: tuple[float, float]
+) -> Tensor:
+    """Overlap-added samples of every row, by sums that slide, before their normalisation.
+
+    Args:
+        spectrum: (R, T, B, 2), float32, contiguous.
+        n_fft, hop, front: the framing.
+        length: L, samples to give.
+        window: a0 and - a1 / 2, times the framing's scale.
+
+    Returns:
+        (R, L).
+    """
+    rows, frames = spectrum.shape[:2]
+    precision = product_precision(spectrum.device)
+    config = SLIDING_BACK.config(spectrum.device, n_fft=n_fft, hop=hop, precision=precision)
+    walk = _sliding_back.walk(rows, front + length, n_fft, hop, config, spectrum.device)
+    out = launch.empty((rows, walk.groups, length), spectrum)
+    SLIDING_BACK.launch(
+        walk.programs if length else 0, spectrum, _sliding.tables(n_fft, hop, spectrum.device), out,
+        length, frames, front, walk.segments, *window,
+        config=config, **_sliding.constants(n_fft, hop), PRECISION=precision,
+    )  # fmt: skip
+    return out.sum(-2)

@@ -6,10 +6,10 @@ the window times the framing's scale; X the STFT.
     forward   Y[t, k] = |X[t, k]|^p scale[k] + offset[k]
     backward  dX = G scale p |X|^(p - 1) X / |X|, 0 where X is 0;  dx = the STFT's transpose of dX
 
-A forward program has FRAMES frames. A backward one walks along some blocks of N samples
-(`_frames.py`): it reads the samples once, transforms each frame, weighs its bins and transforms it
-back, all in registers. Bytes a row: forward 4 L (1 + B / hop), backward 4 L (2 + B / hop), and
-a part of them again. Operations: those of `dft.py`, for each frame, twice in the backward.
+A forward program has FRAMES frames, or slides at small hops (`_sliding.py`). A backward one walks
+along blocks of N samples (`_frames.py`): it reads the samples once, transforms each frame, weighs
+its bins and transforms it back, all in registers. Bytes a row: forward 4 L (1 + B / hop), backward
+4 L (2 + B / hop), and a part of them again. Operations: those of `dft.py` a frame, twice backward.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sepfast.kernels import _frames, dft, launch
+from sepfast.kernels import _frames, _sliding, dft, launch
 from sepfast.kernels.precision import product_precision
 
 #: Lengths that change from song to song: one compilation serves all their values.
@@ -154,6 +154,46 @@ def sepfast_stft_magnitude_backward(
         line = next_line
 
 
+#: The same of the kernel that slides.
+_SLIDING_NUMBERS = ("samples", "frames", "front", "segments", "channels")
+
+
+@triton.jit(do_not_specialize=_SLIDING_NUMBERS)
+def sepfast_stft_magnitude_sliding(
+    x, table, scale, offset, out,
+    samples, frames, front, segments, channels, center, side, power,
+    POWER: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
+    BINS: tl.constexpr, COLUMNS: tl.constexpr, HOP: tl.constexpr, SLOTS: tl.constexpr,
+    BANDS: tl.constexpr, LANES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Samples (R, L) to magnitudes (R, T, B)."""
+    row, first, count, at = _sliding.place(frames, BINS, segments, BANDS, LANES)
+    line = x + row * samples
+    start = first * (16 * HOP) - front
+    i = tl.arange(0, 16)[:, None, None]
+    k, wanted = _sliding.own_bins(at, BINS, BANDS, LANES)
+    per_bin = row % channels * BINS + k
+    out += row * frames * BINS
+    left = (frames - first * 16).to(tl.int32)
+
+    sums_re, sums_im = _sliding.first_sums(
+        line, start, samples, table, COLUMNS, at, HOP, SLOTS, BANDS, LANES, PRECISION
+    )
+    for done in tl.range(0, count, disable_licm=True):
+        re, im, sums_re, sums_im = _sliding.next_frames(
+            line, (first + done) * (16 * HOP) - front, samples, dft.again(table, done), COLUMNS,
+            at, done % SLOTS, sums_re, sums_im, center, side,
+            HOP, SLOTS, BANDS, LANES, PRECISION,
+        )  # fmt: skip
+        levels = _magnitude(re, im, power, POWER)
+        if SCALE:
+            levels *= tl.load(scale + per_bin, wanted, other=0)
+        if OFFSET:
+            levels += tl.load(offset + per_bin, wanted, other=0)
+        to = out + (first + done) * (16 * BINS) + i * BINS + k
+        tl.store(to, levels, wanted & (done * 16 + i < left))
+
+
 def _variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
     for power, scale, offset in (
         (1, False, False),
@@ -170,6 +210,12 @@ def _backward_variants(n_fft: int, precision: str) -> Iterator[dict[str, Any]]:
         yield {"POWER": power, "SCALE": scale, **dft.constants(n_fft), "PRECISION": precision}
 
 
+def _sliding_variants(n_fft: int, hop: int, precision: str) -> Iterator[dict[str, Any]]:
+    for power, levels in ((0, False), (1, True), (2, False)):
+        constants = {"POWER": power, "SCALE": levels, "OFFSET": levels}
+        yield {**constants, **_sliding.constants(n_fft, hop), "PRECISION": precision}
+
+
 FORWARD = launch.Kernel(
     sepfast_stft_magnitude_forward,
     launch.signature("x window table scale offset out", _FORWARD_NUMBERS, "power"),
@@ -182,7 +228,13 @@ BACKWARD = launch.Kernel(
     _backward_variants,
     dots=True,
 )
-KERNELS = (FORWARD, BACKWARD)
+SLIDING = launch.Kernel(
+    sepfast_stft_magnitude_sliding,
+    launch.signature("x table scale offset out", _SLIDING_NUMBERS, "center side power"),
+    _sliding_variants,
+    dots=True,
+)
+KERNELS = (FORWARD, BACKWARD, SLIDING)
 
 
 class Levels(NamedTuple):
@@ -265,5 +317,39 @@ def backward(
         grad, x, window, dft.tables(n_fft, x.device), scale, out,
         samples, grad.shape[1], hop, front, levels.channels, walk.blocks, levels.power,
         config=config, **levels.constants, **dft.constants(n_fft), PRECISION=precision,
+    )  # fmt: skip
+    return out
+
+
+def sliding(
+    x: Tensor,
+    n_fft: int,
+    hop: int,
+    front: int,
+    frames: int,
+    window: tuple[float, float],
+    levels: Levels,
+) -> Tensor:
+    """Magnitudes of every row, by sums that slide.
+
+    Args:
+        x: (R, L), float32, contiguous.
+        n_fft, hop, front, frames: the framing.
+        window: a0 and - a1 / 2, times the framing's scale.
+        levels: what is done with |X|.
+
+    Returns:
+        (R, T, B).
+    """
+    out = launch.empty((x.shape[0], frames, n_fft // 2 + 1), x)
+    precision = product_precision(x.device)
+    config = SLIDING.config(x.device, n_fft=n_fft, hop=hop, precision=precision)
+    segments, programs = _sliding.walk(x.shape[0], frames, n_fft, hop, config, x.device)
+    scale, offset = (x if part is None else part for part in levels[1:])
+    SLIDING.launch(
+        programs, x, _sliding.tables(n_fft, hop, x.device), scale, offset, out,
+        x.shape[1], frames, front, segments, levels.channels, *window, levels.power,
+        config=config, **levels.constants, OFFSET=levels.offset is not None,
+        **_sliding.constants(n_fft, hop), PRECISION=precision,
     )  # fmt: skip
     return out

@@ -1,7 +1,7 @@
 """Which framings the sums that slide serve, in the place of a transform of each frame.
 
 Of a frame of 2048 samples 16 apart, the kernels of `dft.py` take 0.79 million operations in
-products each way, whatever the hop is. Sums that slide (`kernels/sliding.py`) take, tiles with
+products each way, whatever the hop is. Sums that slide (`kernels/_sliding.py`) take, tiles with
 their edges counted, 0.15 million forward and 0.33 million back, and about 40 and 60 for each bin
 beside them: a magnitude 4 times and a `masked_istft` of one source 3 times fewer. The bytes are the
 same, but that the way back stores and adds the samples of 10 groups of bins, for `masked_istft` of

@@ -149,12 +149,12 @@ def _kernel(
     f = _parse(text)
     window, levels = scaled_window(f, shares.device), _kernel_levels(gain, floor, base)
     lines = rows(waveform, 2)
-    terms = slides(f, shares.device, "sepfast_sliding_masked", back=True)
+    terms = slides(f, shares.device, "sepfast_masked_istft_sliding", back=True)
     if terms is not None and levels.kind != "floor":
-        from sepfast.kernels import sliding_inverse as sliding
+        from sepfast.kernels import masked_istft_sliding as sliding
 
         planes = rows(shares, 4)
-        out = sliding.masked(planes, lines, f.n_fft, f.hop, f.front, terms, levels.gain)
+        out = sliding.forward(planes, lines, f.n_fft, f.hop, f.front, terms, levels.gain)
         out = normalised(out.flatten(0, -2), f, shares.shape[-2])
         return out.view(*shares.shape[:-2], waveform.shape[-1]).to(waveform.dtype)
     norm = Norm(*inverse_norm(f, shares.shape[-2], lines))
@@ -196,7 +196,7 @@ def _obstacle(kernel: str, sliding: bool = False) -> Any:
         levels = "none" if gain is None else "gain" if floor is None else "floor"
         if not sliding or levels == "floor":
             return kernel_obstacle(_parse(text), tensor.device, kernel, levels=levels)
-        other = "sepfast_sliding_masked"
+        other = "sepfast_masked_istft_sliding"
         return obstacle(_parse(text), tensor.device, other, kernel, back=True, levels=levels)
 
     return reason

@@ -89,11 +89,9 @@ def _stft_kernel(waveform: Tensor, text: str) -> Tensor:
 
     f = _parse(text)
     frames, lines = f.frames(waveform.shape[-1]), rows(waveform, 1)
-    terms = slides(f, waveform.device, "sepfast_sliding_stft")
+    terms = slides(f, waveform.device, "sepfast_stft_sliding")
     if terms is not None:
-        from sepfast.kernels import sliding
-
-        out = sliding.stft(lines, f.n_fft, f.hop, f.front, frames, terms)
+        out = kernels.sliding(lines, f.n_fft, f.hop, f.front, frames, terms)
     else:
         window = scaled_window(f, waveform.device)
         out = kernels.forward(lines, window, f.hop, f.front, frames, f.span, 1.0, 1.0)
@@ -116,11 +114,9 @@ def _istft_kernel(spectrum: Tensor, text: str, length: int) -> Tensor:
     f = _parse(text)
     window, n = scaled_window(f, spectrum.device), f.n_fft
     lines = rows(spectrum, 3)
-    terms = slides(f, spectrum.device, "sepfast_sliding_inverse", back=True)
+    terms = slides(f, spectrum.device, "sepfast_istft_sliding", back=True)
     if terms is not None:
-        from sepfast.kernels import sliding_inverse as sliding
-
-        out = sliding.inverse(lines, n, f.hop, f.front, length, terms)
+        out = kernels.sliding_back(lines, n, f.hop, f.front, length, terms)
         out = normalised(out, f, lines.shape[1])
     else:
         norm = Norm(*inverse_norm(f, lines.shape[1], lines))
@@ -147,12 +143,12 @@ def _inverse_obstacle(tensor: Tensor, text: str, *rest: int) -> str | None:
 
 
 def _stft_obstacle(waveform: Tensor, text: str) -> str | None:
-    kernels = "sepfast_sliding_stft", "sepfast_stft_forward"
+    kernels = "sepfast_stft_sliding", "sepfast_stft_forward"
     return obstacle(_parse(text), waveform.device, *kernels)
 
 
 def _istft_obstacle(spectrum: Tensor, text: str, length: int) -> str | None:
-    kernels = "sepfast_sliding_inverse", "sepfast_stft_inverse"
+    kernels = "sepfast_istft_sliding", "sepfast_stft_inverse"
     return obstacle(_parse(text), spectrum.device, *kernels, back=True)
 
 

@@ -110,11 +110,9 @@ def _kernel(
     f = _parse(text)
     levels = _levels(waveform, power, scale, offset)
     frames, lines = f.frames(waveform.shape[-1]), rows(waveform, 1)
-    terms = slides(f, waveform.device, "sepfast_sliding_magnitude")
+    terms = slides(f, waveform.device, "sepfast_stft_magnitude_sliding")
     if terms is not None:
-        from sepfast.kernels import sliding
-
-        out = sliding.magnitude(lines, f.n_fft, f.hop, f.front, frames, terms, levels)
+        out = kernels.sliding(lines, f.n_fft, f.hop, f.front, frames, terms, levels)
     else:
         window = scaled_window(f, waveform.device)
         out = kernels.forward(lines, window, f.hop, f.front, frames, f.span, levels)
@@ -159,7 +157,7 @@ _stft_magnitude = define(
     ),
     check=_check_levels,
     obstacle=lambda x, text, *_: obstacle(
-        _parse(text), x.device, "sepfast_sliding_magnitude", "sepfast_stft_magnitude_forward"
+        _parse(text), x.device, "sepfast_stft_magnitude_sliding", "sepfast_stft_magnitude_forward"
     ),
 )
 _stft_magnitude_backward = define(

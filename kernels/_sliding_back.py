@@ -1,4 +1,4 @@
-"""Frames at a small hop back to samples, by the sums of `sliding.py` the other way round.
+"""Device code for frames at a small hop back to samples, by the sums of `_sliding.py` reversed.
 
 R lines, S sources, L samples, T frames of N = n_fft samples a hop H apart, B = N / 2 + 1 bins; a
 segment is 16 chunks of H samples or 16 frames, a frame covers SLOTS segments. With Y the spectrum
@@ -15,8 +15,8 @@ Again nothing is subtracted.
 
 A program has bins of one line and walks along segments, the SLOTS before its first included. It
 has the samples that these bins add; those of all bins are added afterwards, in a fixed order.
-`masked` makes Y of the mixture's samples and a share, in the same program, so that no spectrum is
-in memory; `inverse` reads it. Bins outside 0 ... N / 2 are the conjugates of others.
+`masked_istft_sliding.py` makes Y of the mixture's samples and a share, so that no spectrum is in
+memory; `stft.py` reads it. Bins outside 0 ... N / 2 are the conjugates of others.
 
 Operations of products 16 H B for a frame and source, and the forward's. Bytes: shares or spectra
 once, a part of them again where a walk begins, samples once for each program across the bins.
@@ -24,34 +24,23 @@ once, a part of them again where a walk begins, samples once for each program ac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from sepfast.kernels import dft, launch
-from sepfast.kernels.precision import product_precision
-from sepfast.kernels.sliding import (
+from sepfast.kernels._sliding import (
     LANES,
     STEPS,
-    constants,
-    first_sums,
-    next_frames,
     row_phase,
     slot_phase,
-    tables,
     turned,
     upside_down,
     weighted,
 )
 from sepfast.kernels.tuning import Config, walk_length
-
-#: Lengths that change from song to song: one compilation serves all their values.
-_INVERSE_NUMBERS = ("length", "frames", "front", "segments")
-_MASKED_NUMBERS = ("sources", "channels", *_INVERSE_NUMBERS)
 
 
 @triton.jit
@@ -181,183 +170,6 @@ def inside(start, length, n, SIZE: tl.constexpr):
     return (n >= low) & (n < high)
 
 
-@triton.jit(do_not_specialize=_INVERSE_NUMBERS)
-def sepfast_sliding_inverse(
-    spectrum, table, out, length, frames, front, segments, center, side,
-    BINS: tl.constexpr, COLUMNS: tl.constexpr, HOP: tl.constexpr, SLOTS: tl.constexpr,
-    BANDS: tl.constexpr, LANES: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Spectra (R, T, B, 2) to samples of each group of bins (R, groups, L)."""
-    chunks = tl.cdiv(front + length, HOP)
-    group, line, first, count, at = place(chunks, BINS, segments, BANDS, LANES)
-    k, mirrored, weight = bins_of(at, BINS, BANDS, LANES)
-    sign = tl.where((k < 0) | (k >= BINS), -1.0, 1.0)
-    real = (mirrored == 0) | (mirrored == BINS - 1)
-    # Columns that no bin needs, behind the last band.
-    known = mirrored >= 0
-    i = tl.arange(0, 16)[:, None, None]
-    spectrum += line * frames * (2 * BINS)
-    out += (line * tl.cdiv(BINS, BANDS * (LANES - 4)) + group) * length
-
-    sums_re = tl.zeros((SLOTS, BANDS, LANES), tl.float32)
-    sums_im = tl.zeros((SLOTS, BANDS, LANES), tl.float32)
-    begin = tl.maximum(first - SLOTS, 0)
-    for done in tl.range(0, (first - begin).to(tl.int32) + count, disable_licm=True):
-        t = (begin + done) * 16
-        valid = known & (i < frames - t)
-        of_bin = spectrum + t * (2 * BINS) + 2 * (i * BINS + mirrored)
-        re = tl.load(of_bin, valid, other=0)
-        im = tl.load(of_bin + 1, valid & (real == 0), other=0) * sign
-        samples, tail, sums_re, sums_im = add_frames(
-            re, im, weight, dft.again(table, done), COLUMNS, at, done % SLOTS,
-            sums_re, sums_im, center, side, HOP, SLOTS, BANDS, LANES, PRECISION,
-        )  # fmt: skip
-        store_samples(
-            out, samples, tail, begin + done, first, first + count, begin, front, length,
-            HOP, SLOTS,
-        )  # fmt: skip
-
-
-@triton.jit(do_not_specialize=_MASKED_NUMBERS)
-def sepfast_sliding_masked(
-    shares, x, table, gain, out,
-    sources, channels, length, frames, front, segments, center, side,
-    LEVELS: tl.constexpr, BINS: tl.constexpr, COLUMNS: tl.constexpr, HOP: tl.constexpr,
-    SLOTS: tl.constexpr, BANDS: tl.constexpr, LANES: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Shares (Z, S, C, T, B) and the mixture (Z, C, L) to samples (Z, S, C, groups, L)."""
-    chunks = tl.cdiv(front + length, HOP)
-    group, plane, first, count, at = place(chunks, BINS, segments, BANDS, LANES)
-    _, mirrored, weight = bins_of(at, BINS, BANDS, LANES)
-    known = mirrored >= 0
-    i = tl.arange(0, 16)[:, None, None]
-    batch, channel = plane // (sources * channels), plane % channels
-    x += (batch * channels + channel) * length
-    shares += plane * frames * BINS
-    out += (plane * tl.cdiv(BINS, BANDS * (LANES - 4)) + group) * length
-    gains = 1.0
-    if LEVELS == 1:  # (S, C, B)
-        of_gain = gain + plane % (sources * channels) * BINS + mirrored
-        gains = tl.load(of_gain, known, other=0)
-
-    begin = tl.maximum(first - SLOTS, 0)
-    of_x_re, of_x_im = first_sums(
-        x, begin * (16 * HOP) - front, length, table, COLUMNS, at,
-        HOP, SLOTS, BANDS, LANES, PRECISION,
-    )  # fmt: skip
-    sums_re = tl.zeros((SLOTS, BANDS, LANES), tl.float32)
-    sums_im = tl.zeros((SLOTS, BANDS, LANES), tl.float32)
-    for done in tl.range(0, (first - begin).to(tl.int32) + count, disable_licm=True):
-        again = dft.again(table, done)
-        start = (begin + done) * (16 * HOP) - front
-        re, im, of_x_re, of_x_im = next_frames(
-            x, start, length, again, COLUMNS, at, done % SLOTS, of_x_re, of_x_im, center, side,
-            HOP, SLOTS, BANDS, LANES, PRECISION,
-        )  # fmt: skip
-        t = (begin + done) * 16
-        valid = known & (i < frames - t)
-        share = tl.load(shares + t * BINS + i * BINS + mirrored, valid, other=0) * gains
-        # Frames behind the last one see samples and have no share; where those are NaN, 0.
-        re, im = tl.where(valid, share * re, 0), tl.where(valid, share * im, 0)
-        samples, tail, sums_re, sums_im = add_frames(
-            re, im, weight, dft.again(again, done + 1), COLUMNS, at, done % SLOTS, sums_re, sums_im,
-            center, side, HOP, SLOTS, BANDS, LANES, PRECISION,
-        )  # fmt: skip
-        store_samples(
-            out, samples, tail, begin + done, first, first + count, begin, front, length,
-            HOP, SLOTS,
-        )  # fmt: skip
-
-
-def _variants(n_fft: int, hop: int, precision: str) -> Iterator[dict[str, Any]]:
-    yield {**constants(n_fft, hop), "PRECISION": precision}
-
-
-def _masked_variants(n_fft: int, hop: int, precision: str) -> Iterator[dict[str, Any]]:
-    for levels in (0, 1):
-        yield {"LEVELS": levels, **constants(n_fft, hop), "PRECISION": precision}
-
-
-INVERSE = launch.Kernel(
-    sepfast_sliding_inverse,
-    launch.signature("spectrum table out", _INVERSE_NUMBERS, "center side"),
-    _variants,
-    dots=True,
-)
-MASKED = launch.Kernel(
-    sepfast_sliding_masked,
-    launch.signature("shares x table gain out", _MASKED_NUMBERS, "center side"),
-    _masked_variants,
-    dots=True,
-)
-KERNELS = (INVERSE, MASKED)
-
-
-def inverse(
-    spectrum: Tensor, n_fft: int, hop: int, front: int, length: int, window: tuple[float, float]
-) -> Tensor:
-    """Overlap-added samples of every row, before their normalisation.
-
-    Args:
-        spectrum: (R, T, B, 2), float32, contiguous.
-        n_fft, hop, front: the framing.
-        length: L, samples to give.
-        window: a0 and - a1 / 2, times the framing's scale.
-
-    Returns:
-        (R, L).
-    """
-    rows, frames = spectrum.shape[:2]
-    precision = product_precision(spectrum.device)
-    config = INVERSE.config(spectrum.device, n_fft=n_fft, hop=hop, precision=precision)
-    walk = _walk(rows, front + length, n_fft, hop, config, spectrum.device)
-    out = launch.empty((rows, walk.groups, length), spectrum)
-    INVERSE.launch(
-        walk.programs if length else 0, spectrum, tables(n_fft, hop, spectrum.device), out,
-        length, frames, front, walk.segments, *window,
-        config=config, **constants(n_fft, hop), PRECISION=precision,
-    )  # fmt: skip
-    return out.sum(-2)
-
-
-def masked(
-    shares: Tensor,
-    x: Tensor,
-    n_fft: int,
-    hop: int,
-    front: int,
-    window: tuple[float, float],
-    gain: Tensor | None,
-) -> Tensor:
-    """Samples of the sources, before their normalisation.
-
-    Args:
-        shares: (Z, S, C, T, B), float32, contiguous.
-        x: (Z, C, L), likewise, the mixture.
-        n_fft, hop, front: the framing.
-        window: a0 and - a1 / 2, times the framing's scale.
-        gain: (S, C, B), likewise, what shares are multiplied by; None for 1.
-
-    Returns:
-        (Z, S, C, L).
-    """
-    batch, sources, channels, frames, _ = shares.shape
-    length = x.shape[-1]
-    precision, levels = product_precision(x.device), int(gain is not None)
-    key = {"n_fft": n_fft, "hop": hop, "precision": precision}
-    config = MASKED.config(x.device, **key)
-    lines = batch * sources * channels
-    walk = _walk(lines, front + length, n_fft, hop, config, x.device)
-    out = launch.empty((batch, sources, channels, walk.groups, length), x)
-    MASKED.launch(
-        walk.programs if length else 0,
-        shares, x, tables(n_fft, hop, x.device), x if gain is None else gain, out,
-        sources, channels, length, frames, front, walk.segments, *window,
-        config=config, LEVELS=levels, **constants(n_fft, hop), PRECISION=precision,
-    )  # fmt: skip
-    return out.sum(-2)
-
-
 class Walk(NamedTuple):
     """How lines are shared out to programs.
 
@@ -372,9 +184,18 @@ class Walk(NamedTuple):
     programs: int
 
 
-def _walk(
+def walk(
     lines: int, positions: int, n_fft: int, hop: int, config: Config, device: torch.device
 ) -> Walk:
+    """How lines are shared out.
+
+    Args:
+        lines: walks beside each other, each of all groups of bins.
+        positions: of a line, those in front of its samples included.
+        n_fft, hop: the framing.
+        config: its SEGMENTS is the most that a program walks along.
+        device: where they run.
+    """
     groups = launch.blocks(n_fft // 2 + 1, config["BANDS"] * (LANES - 4))
     total, slots = launch.blocks(positions, STEPS * hop), n_fft // hop // STEPS
     # A program repeats the segments of a frame before its own: that many are a block.

@@ -18,6 +18,7 @@ from sepfast.reference import (
 )
 
 FRAMING = Framing(512, 16, symmetric=False, front=256)
+OPERATORS = ("stft", "istft", "stft_magnitude", "masked_istft")
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +59,8 @@ def sliding_alone(monkeypatch):
     ids=str,
 )
 def test_what_slides(framing, slides):
-    for kernel in ("stft", "magnitude", "inverse", "masked"):
-        found = _sliding.slides(framing, torch.device("cpu"), f"sepfast_sliding_{kernel}")
+    for operator in OPERATORS:
+        found = _sliding.slides(framing, torch.device("cpu"), f"sepfast_{operator}_sliding")
         assert (found is not None) == slides
 
 
@@ -70,7 +71,7 @@ def test_what_slides(framing, slides):
 def test_what_slides_back(front, rule, slides):
     """Not where samples lie under nothing but the ends of windows."""
     framing = Framing(512, 16, symmetric=False, front=front, rule=rule)
-    kernel, cpu = "sepfast_sliding_inverse", torch.device("cpu")
+    kernel, cpu = "sepfast_istft_sliding", torch.device("cpu")
     assert (_sliding.slides(framing, cpu, kernel, back=True) is not None) == slides
 
 
@@ -173,13 +174,13 @@ def test_the_papers_framing_is_as_exact_as_pytorchs_own(kernels):
         assert_near(out, true, kernels.bound("stft_magnitude"))
 
 
-@pytest.mark.parametrize("stage", ["stft", "magnitude", "inverse", "masked"])
-def test_what_is_tuned_is_the_kernel_that_slides(stage, monkeypatch):
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_what_is_tuned_is_the_kernel_that_slides(operator, monkeypatch):
     from sepfast.bench.tuning import configured
     from sepfast.bench.tuning_jobs import jobs, prepare
     from sepfast.kernels import launch
 
-    job = next(job for job in jobs() if job.stage == f"sliding_{stage}")
+    job = next(job for job in jobs() if job.stage == f"{operator}_sliding")
     run, tensors = prepare(job, 3, torch.device("cpu"))
     launched = []
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The STFT at a small hop without a transform of each frame: sums that slide along the line.
+"""Device code for the STFT at a small hop without a transform of each frame: sums that slide.
 
 R rows, L samples, T frames of N = n_fft samples a hop H apart, H a divisor of N, B = N / 2 + 1
 bins. A chunk is H samples, a segment 16 chunks; a frame is N / H chunks, SLOTS segments. Position
@@ -28,9 +28,7 @@ Source: van Herk 1992 for the sums; the modulation theorem for the window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,17 +37,12 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import dft, launch
-from sepfast.kernels.precision import product_precision
-from sepfast.kernels.stft_magnitude import Levels, _magnitude
 from sepfast.kernels.tuning import Config, walk_length
 
 #: Chunks of a segment, which is as tall as a product must be.
 STEPS = 16
 #: Bins of a band, with those at its ends that only neighbours need.
 LANES = 32
-
-#: Lengths that change from song to song: one compilation serves all their values.
-_NUMBERS = ("samples", "frames", "front", "segments")
 
 
 @triton.jit
@@ -218,94 +211,6 @@ def own_bins(at, BINS: tl.constexpr, BANDS: tl.constexpr, LANES: tl.constexpr):
     return k, (lane > 0) & (lane < LANES - 1) & (k < BINS)
 
 
-@triton.jit(do_not_specialize=_NUMBERS)
-def sepfast_sliding_stft(
-    x, table, out, samples, frames, front, segments, center, side,
-    BINS: tl.constexpr, COLUMNS: tl.constexpr, HOP: tl.constexpr, SLOTS: tl.constexpr,
-    BANDS: tl.constexpr, LANES: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Samples (R, L) to spectra (R, T, B, 2)."""
-    row, first, count, at = place(frames, BINS, segments, BANDS, LANES)
-    line = x + row * samples
-    start = first * (16 * HOP) - front
-    k, wanted = own_bins(at, BINS, BANDS, LANES)
-    i = tl.arange(0, 16)[:, None, None]
-    out += row * frames * (2 * BINS)
-    left = (frames - first * 16).to(tl.int32)
-
-    sums_re, sums_im = first_sums(
-        line, start, samples, table, COLUMNS, at, HOP, SLOTS, BANDS, LANES, PRECISION
-    )
-    for done in tl.range(0, count, disable_licm=True):
-        re, im, sums_re, sums_im = next_frames(
-            line, (first + done) * (16 * HOP) - front, samples, dft.again(table, done), COLUMNS,
-            at, done % SLOTS, sums_re, sums_im, center, side,
-            HOP, SLOTS, BANDS, LANES, PRECISION,
-        )  # fmt: skip
-        to = out + (first + done) * (32 * BINS) + 2 * (i * BINS + k)
-        valid = wanted & (done * 16 + i < left)
-        tl.store(to, re, valid)
-        tl.store(to + 1, im, valid)
-
-
-@triton.jit(do_not_specialize=(*_NUMBERS, "channels"))
-def sepfast_sliding_magnitude(
-    x, table, scale, offset, out,
-    samples, frames, front, segments, channels, center, side, power,
-    POWER: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
-    BINS: tl.constexpr, COLUMNS: tl.constexpr, HOP: tl.constexpr, SLOTS: tl.constexpr,
-    BANDS: tl.constexpr, LANES: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Samples (R, L) to magnitudes (R, T, B)."""
-    row, first, count, at = place(frames, BINS, segments, BANDS, LANES)
-    line = x + row * samples
-    start = first * (16 * HOP) - front
-    i = tl.arange(0, 16)[:, None, None]
-    k, wanted = own_bins(at, BINS, BANDS, LANES)
-    per_bin = row % channels * BINS + k
-    out += row * frames * BINS
-    left = (frames - first * 16).to(tl.int32)
-
-    sums_re, sums_im = first_sums(
-        line, start, samples, table, COLUMNS, at, HOP, SLOTS, BANDS, LANES, PRECISION
-    )
-    for done in tl.range(0, count, disable_licm=True):
-        re, im, sums_re, sums_im = next_frames(
-            line, (first + done) * (16 * HOP) - front, samples, dft.again(table, done), COLUMNS,
-            at, done % SLOTS, sums_re, sums_im, center, side,
-            HOP, SLOTS, BANDS, LANES, PRECISION,
-        )  # fmt: skip
-        levels = _magnitude(re, im, power, POWER)
-        if SCALE:
-            levels *= tl.load(scale + per_bin, wanted, other=0)
-        if OFFSET:
-            levels += tl.load(offset + per_bin, wanted, other=0)
-        to = out + (first + done) * (16 * BINS) + i * BINS + k
-        tl.store(to, levels, wanted & (done * 16 + i < left))
-
-
-def _variants(n_fft: int, hop: int, precision: str) -> Iterator[dict[str, Any]]:
-    yield {**constants(n_fft, hop), "PRECISION": precision}
-
-
-def _magnitude_variants(n_fft: int, hop: int, precision: str) -> Iterator[dict[str, Any]]:
-    for power, levels in ((0, False), (1, True), (2, False)):
-        options = {"POWER": power, "SCALE": levels, "OFFSET": levels}
-        yield {**options, **constants(n_fft, hop), "PRECISION": precision}
-
-
-STFT = launch.Kernel(
-    sepfast_sliding_stft, launch.signature("x table out", _NUMBERS, "center side"), _variants, True
-)
-MAGNITUDE = launch.Kernel(
-    sepfast_sliding_magnitude,
-    launch.signature("x table scale offset out", (*_NUMBERS, "channels"), "center side power"),
-    _magnitude_variants,
-    dots=True,
-)
-KERNELS = (STFT, MAGNITUDE)
-
-
 def constants(n_fft: int, hop: int) -> dict[str, int]:
     """What the kernels are compiled for, beside their configuration."""
     return {
@@ -340,69 +245,10 @@ def tables(n_fft: int, hop: int, device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, torch.float32)
 
 
-def stft(
-    x: Tensor, n_fft: int, hop: int, front: int, frames: int, window: tuple[float, float]
-) -> Tensor:
-    """Spectra of every row.
-
-    Args:
-        x: (R, L), float32, contiguous.
-        n_fft, hop, front, frames: the framing.
-        window: a0 and - a1 / 2, times the framing's scale.
-
-    Returns:
-        (R, T, B, 2).
-    """
-    out = launch.empty((x.shape[0], frames, n_fft // 2 + 1, 2), x)
-    precision = product_precision(x.device)
-    config = STFT.config(x.device, n_fft=n_fft, hop=hop, precision=precision)
-    segments, programs = _walk(x.shape[0], frames, n_fft, hop, config, x.device)
-    STFT.launch(
-        programs, x, tables(n_fft, hop, x.device), out,
-        x.shape[1], frames, front, segments, *window,
-        config=config, **constants(n_fft, hop), PRECISION=precision,
-    )  # fmt: skip
-    return out
-
-
-def magnitude(
-    x: Tensor,
-    n_fft: int,
-    hop: int,
-    front: int,
-    frames: int,
-    window: tuple[float, float],
-    levels: Levels,
-) -> Tensor:
-    """Magnitudes of every row.
-
-    Args:
-        x: (R, L), float32, contiguous.
-        n_fft, hop, front, frames: the framing.
-        window: a0 and - a1 / 2, times the framing's scale.
-        levels: what is done with |X|.
-
-    Returns:
-        (R, T, B).
-    """
-    out = launch.empty((x.shape[0], frames, n_fft // 2 + 1), x)
-    precision = product_precision(x.device)
-    config = MAGNITUDE.config(x.device, n_fft=n_fft, hop=hop, precision=precision)
-    segments, programs = _walk(x.shape[0], frames, n_fft, hop, config, x.device)
-    scale, offset = (x if part is None else part for part in levels[1:])
-    MAGNITUDE.launch(
-        programs, x, tables(n_fft, hop, x.device), scale, offset, out,
-        x.shape[1], frames, front, segments, levels.channels, *window, levels.power,
-        config=config, **levels.constants, OFFSET=levels.offset is not None,
-        **constants(n_fft, hop), PRECISION=precision,
-    )  # fmt: skip
-    return out
-
-
-def _walk(
+def walk(
     rows: int, frames: int, n_fft: int, hop: int, config: Config, device: torch.device
 ) -> tuple[int, int]:
-    """Segments that a program walks along, and programs."""
+    """Segments that a program walks along, and programs in all."""
     groups = launch.blocks(n_fft // 2 + 1, config["BANDS"] * (LANES - 2))
     total = launch.blocks(frames, STEPS)
     # What is made before the first frames costs about as much as half of as many segments.
