@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import typer
@@ -79,4 +80,11 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
             errors.print("sepfast: interrupted; nothing half-written is left", highlight=False)
             raise typer.Exit(130) from None
 
+    run.__doc__ = _flowing(command.__doc__ or "")
     return run
+
+
+def _flowing(text: str) -> str:
+    """A docstring with a line for each paragraph, which the terminal then breaks at its width."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
