@@ -57,6 +57,8 @@ class Case:
         own_layer: whether there is a side that takes PyTorch's own layer, cuDNN's on a GPU.
         stepwise: whether the reference loops over steps, too many to be compiled at once: the
             compiled side is a loop over one compiled step.
+        random: whether the reference draws a random bit for each element, in PyTorch; its
+            compiler takes minutes for that.
         beside: the same case without what PyTorch's own layer has not. Its `own_layer` is timed
             beside this case's sides, by a name that says so, and held to its own reference.
     """
@@ -77,6 +79,7 @@ class Case:
     sdpa: bool = False
     own_layer: bool = False
     stepwise: bool = False
+    random: bool = False
     beside: Case | None = None
 
     def __str__(self) -> str:

@@ -37,7 +37,7 @@ def norm(name: str, shape: Workload, gradient: bool = False) -> Case:
     return Case(
         name, "softplus_norm", shape, _inputs, call, lambda s: work(s, gradient), _NAMES,
         gradient=gradient, kernels=_STAGES[: 1 + gradient], transforms=False, products=False,
-        own_layer=True,
+        own_layer=True, random=True,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -114,6 +115,10 @@ class Report:
     def on_gpu(self) -> bool:
         """Whether it was made on a GPU; elsewhere only ratios within the run mean anything."""
         return bool(self.environment["kind"] == "cuda")
+
+    def digest(self) -> str:
+        """Of all that it holds, which tells it from any other."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all; an infinite time, which JSON has not, as null."""

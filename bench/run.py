@@ -75,7 +75,8 @@ class Run:
         """Take all pieces; 1 where something is wrong, else 0."""
         settings = self.settings
         about = self.report.environment
-        print(f"{about['device']}, {about['versions']}, commit {about['commit']}", flush=True)
+        versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+        print(f"{about['device']}, {versions}, commit {about['commit']}", flush=True)
         self.clock = clock_for(settings.device)
         self.most = ceilings(settings.device, self.clock)
         self.report.ceilings = self.most._asdict()

@@ -86,12 +86,15 @@ def compiles(case: Case, device: torch.device) -> bool:
     Transforms take PyTorch's compiler minutes on a CPU; so do, anywhere, framings of many frames
     to a sample, whose overlap-add it writes out frame by frame. All contexts of a song in one
     batch are more than a CPU's cache holds. A recurrent step alone takes a quarter of a minute to
-    compile on a CPU, in each of many cases.
+    compile on a CPU, in each of many cases. Random bits are ten rounds of products, which it writes
+    out in all that follows: not done in five minutes on a CPU.
     """
     framing, on_gpu = case.shape.framing, device.type == "cuda"
     if case.batched or case.stepwise:
         return on_gpu
-    return not case.transforms or (on_gpu and framing.span <= 16 * framing.hop)
+    return not case.random and (
+        not case.transforms or (on_gpu and framing.span <= 16 * framing.hop)
+    )
 
 
 def sides(case: Case, compiled: bool = True, graph: bool = False) -> list[str]:

@@ -9,6 +9,7 @@ line of its own. WHAT is one of
     compiled OPERATOR   what `kernels/compiled.json` has of the kernels that it runs
     work OPERATOR       bytes and operations of its benchmark cases, by the work model
     measured OPERATOR   its rows of the results in `bench/results`
+    glance all          a line for each operator and kind of system of these results
 
 and ARGUMENT an operator, or "all" for the first two.
 """
@@ -79,7 +80,8 @@ def _fence_behind(line: str, fence: str) -> str:
 
 def _table(block: str, number: int, data: Data) -> list[str]:
     what, _, argument = block.partition(" ")
-    known = {*ACCURACY, *(("all",) if what in ("accuracy", "compiled") else ())}
+    known = set() if what == "glance" else set(ACCURACY)
+    known |= {"all"} if what in ("accuracy", "compiled", "glance") else set()
     if what not in TABLES or argument not in known:
         raise InputError(f"line {number}: got 'rendered: {block}', takes {', '.join(TABLES)}, "
                          "each with an operator")  # fmt: skip
@@ -87,18 +89,21 @@ def _table(block: str, number: int, data: Data) -> list[str]:
 
 
 def stale(docs: Path, data: Data, *, write: bool = False) -> list[Path]:
-    """The pages of a folder whose tables are not what the data says; written where asked for.
+    """The pages whose tables are not what the data says; written where asked for.
+
+    They are those of the folder, and the README beside it.
 
     Raises:
         InputError: for a page that cannot be rendered, which it names.
     """
     found = []
-    for path in sorted(docs.rglob("*.md")):
+    beside = docs.parent / "README.md"
+    for path in [*sorted(docs.rglob("*.md")), *[beside] * beside.is_file()]:
         page = path.read_text(encoding="utf-8")
         try:
             fresh = rendered(page, data)
         except InputError as error:
-            raise InputError(f"{path.relative_to(docs)}: {error}") from error
+            raise InputError(f"{path.relative_to(docs.parent)}: {error}") from error
         if fresh != page:
             found.append(path)
             if write:

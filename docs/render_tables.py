@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sepfast.bench.cases import suite
+from sepfast.bench.report.standing import machine
+from sepfast.bench.report.tables import glance
 from sepfast.bench.results import Report, Row
 from sepfast.bench.verify import demanded
 from sepfast.kernels.compile_result import Result
@@ -308,10 +310,30 @@ def _is_number(text: str) -> bool:
     return True
 
 
+# At a glance
+
+
+def _glance(argument: str, data: Data) -> Iterator[str]:
+    if not data.reports:
+        yield "Not measured yet."
+    for at, report in enumerate(data.reports):
+        if at:
+            yield ""
+        about = report.environment
+        versions = ", ".join(f"{n} {about['versions'][n]}" for n in ("torch", "triton"))
+        yield f"**{machine(report)}**, {versions}: `{command(report)}`"
+        yield ""
+        table = glance(report)
+        named = [f"`{row[0]}`" if row[0] in ACCURACY else row[0] for row in table.rows]
+        rows = [(name, *row[1:]) for name, row in zip(named, table.rows, strict=True)]
+        yield from _grid(table.header, [[cell.replace("\u00a0", " ") for cell in r] for r in rows])
+
+
 #: What a marker says -> takes an operator, or "all", and the data; gives the lines of its table.
 TABLES: dict[str, Callable[[str, Data], Iterator[str]]] = {
     "accuracy": _accuracy,
     "compiled": _compiled,
     "work": _work,
     "measured": _measured,
+    "glance": _glance,
 }

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sepfast import InputError
 from sepfast.bench.results import Report, Row
@@ -54,6 +55,14 @@ def _block(what: str) -> str:
 def test_the_pages_are_rendered(render, data):
     pages = render.stale(DOCS, data)
     assert not pages, "run `make docs`: " + ", ".join(page.name for page in pages)
+
+
+def test_the_pictures_are_of_the_results(data):
+    """`make docs` draws them; each says in its file what it is of."""
+    sources = {report.digest() for report in data.reports}
+    pictures = sorted((DOCS / "figures").glob("*.png"))
+    assert {path.name.rpartition("-")[2] for path in pictures} >= {"roofline.png", "speed.png"}
+    assert {Image.open(path).info.get("Source") for path in pictures} == sources
 
 
 def test_a_number_that_changed_makes_a_page_stale(render, data, tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def drawing(
     foot = _LINE * len(told) + _PAD
     whole = height + head + foot
     # A name with dollars is a name, and no formula.
-    with picture(path, whole) as figure, rc_context({"text.parse_math": False}):
+    with picture(path, whole, report.digest()) as figure, rc_context({"text.parse_math": False}):
         left = _PAD / WIDTH
         engine = figure.get_layout_engine()
         assert engine is not None

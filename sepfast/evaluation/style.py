@@ -46,8 +46,10 @@ _STYLE: Any = {
 
 
 @contextmanager
-def picture(path: PathLike, height: float) -> Iterator[Figure]:
+def picture(path: PathLike, height: float, made_from: str = "") -> Iterator[Figure]:
     """A figure of `height` inches, written to `path` when the block ends.
+
+    What it was made from can stand in the file, as its "Source".
 
     Raises:
         InputError: for a file that cannot be written.
@@ -59,7 +61,8 @@ def picture(path: PathLike, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
         yield figure
         with atomic(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=DPI)
+            source = {"Source": made_from} if made_from else None
+            figure.savefig(temporary, format="png", dpi=DPI, metadata=source)
 
 
 def box(ax: Axes, position: int, values: np.ndarray, face: Any, width: float) -> np.ndarray:
