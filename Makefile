@@ -28,7 +28,7 @@ types: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/render.py
-	$(BIN)/sepfast bench --report bench/results/*.json --pictures docs/figures
+	$(BIN)/sepfast bench bench/results/*.json --pictures docs/figures
 
 bench: $(READY)
 	$(BIN)/pytest -q bench

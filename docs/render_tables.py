@@ -324,9 +324,14 @@ def _glance(argument: str, data: Data) -> Iterator[str]:
         yield f"**{machine(report)}**, {versions}: `{command(report)}`"
         yield ""
         table = glance(report)
-        named = [f"`{row[0]}`" if row[0] in ACCURACY else row[0] for row in table.rows]
-        rows = [(name, *row[1:]) for name, row in zip(named, table.rows, strict=True)]
-        yield from _grid(table.header, [[cell.replace("\u00a0", " ") for cell in r] for r in rows])
+        shown = [at for at, column in enumerate(table.header) if column != "path"]
+        rows = [[_named(row[at].replace("\u00a0", " ")) for at in shown] for row in table.rows]
+        yield from _grid([table.header[at] for at in shown], rows)
+
+
+def _named(cell: str) -> str:
+    """An operator with the link to its page."""
+    return f"[`{cell}`](docs/operators/{cell}.md)" if cell in ACCURACY else cell
 
 
 #: What a marker says -> takes an operator, or "all", and the data; gives the lines of its table.
