@@ -5,7 +5,7 @@ import torch
 from conftest import assert_near, kernels_on, noise, relative_error, require_kernels
 from contract import blocks_of
 from framings import framings
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sepfast import InputError, ops
@@ -226,11 +226,16 @@ def test_stretches_meet_without_a_seam(kernels, monkeypatch):
         assert all(map(torch.equal, evaluate(4, blocks), whole))
 
 
+#: Of 80 samples, a frame sees a few through the end of its window alone.
+STEEP = Framing(512, 186, "blackman-harris", window_length=209, front=240, rule="ceil+2")
+
+
 @given(
     framing=framings(hops=600),
     power=st.sampled_from([1.0, 2.0, 0.3, 1.7]),
     samples=st.integers(0, 1500),
 )
+@example(framing=STEEP, power=0.3, samples=80)
 @settings(max_examples=12, deadline=None, derandomize=True)
 def test_kernels_are_the_float64_reference(framing, power, samples):
     samples = min(samples, 20 * framing.hop)  # a few frames
@@ -244,4 +249,7 @@ def test_kernels_are_the_float64_reference(framing, power, samples):
         grad = true  # as above
         (back,) = torch.autograd.grad(out, leaf, place.put(grad))
         true = stft_magnitude_backward(grad, x, framing, power=power)
-        assert_near(back, true, place.bound("stft_magnitude", "backward"))
+        # Next to silence, as above: what the ends of a window hardly see.
+        own = stft_magnitude_backward(grad.float(), x.float(), framing, power=power)
+        bound = max(place.bound("stft_magnitude", "backward"), 2 * relative_error(own, true))
+        assert_near(back, true, bound)
