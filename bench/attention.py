@@ -7,14 +7,14 @@ those that `kernels/bilinear_attention.py` derives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sepfast.bench.case import Case, Tensors, product_precision
+from sepfast.bench.case import Case, Prepared, Tensors, product_precision
 from sepfast.bench.work import Work, shipped_config
 from sepfast.bench.workloads import Workload
 
@@ -75,9 +75,7 @@ def keys(precision: str) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def prepare(
-    stage: str, key: Mapping[str, Any], frames: int, device: torch.device
-) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+def prepare(stage: str, key: Mapping[str, Any], frames: int, device: torch.device) -> Prepared:
     """The operator that launches a kernel, and what to call it with.
 
     Args:

@@ -14,11 +14,14 @@ from sepfast.bench.workloads import WORKLOADS, Workload
 from sepfast.ops.accuracy import ACCURACY, Bound, Precision
 
 Tensors = dict[str, Tensor]
+#: What tuning times: an operator that launches a kernel, and the tensors to call it with.
+Prepared = tuple[Callable[[Tensors], Tensor], Tensors]
 Output = Tensor | tuple[Tensor, ...]
 Size = Literal["full", "small", "quick"]
 SIZES: tuple[Size, ...] = ("full", "small", "quick")
 
 #: The side that is PyTorch's own layer, and what it is called beside a case that it cannot compute.
+#: Results keep the names that it has on a GPU; on a CPU PyTorch runs code of its own there.
 OWN_LAYER, BESIDE = "cudnn", "cudnn without peepholes"
 
 #: Workload -> rows and samples on a CPU: for seconds a case, and for next to nothing.

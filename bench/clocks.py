@@ -137,7 +137,7 @@ class Ceilings(NamedTuple):
     half: float | None
 
     def matrix(self, demand: str) -> float:
-        """Operations a second of the STFT's products, at a float32 precision demanded.
+        """Operations a second of matrix products, at a float32 precision demanded.
 
         On a GPU, `highest` takes three TF32 products for each; on a CPU all are float32.
         """

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sepfast.bench.report.standing import ratio
 from sepfast.bench.results import OURS, Report, Row
 from sepfast.errors import InputError
 
@@ -167,18 +168,13 @@ def _change(
         was, now = (old.p20_ms, old.p50_ms, old.p80_ms), (new.p20_ms, new.p50_ms, new.p80_ms)
         factor = now[1] / was[1]
     else:
-        was, now = _ratio(old, earlier[_eager(key)]), _ratio(new, later[_eager(key)])
+        was, now = ratio(old, earlier[_eager(key)]), ratio(new, later[_eager(key)])
         factor = was[1] / now[1]
     apart = was[2] < now[0] or now[2] < was[0]
     verdict: Verdict = "same"
     if apart and max(factor, 1 / factor) > 1 + THRESHOLDS[by]:
         verdict = "slower" if factor > 1 else "faster"
     return Change(new, was[1], now[1], factor, verdict, tuple(_grown(old, new)) if alike else ())
-
-
-def _ratio(row: Row, eager: Row) -> tuple[float, float, float]:
-    """Times as fast as eager: the least that the spreads allow, of the medians, and the most."""
-    return eager.p20_ms / row.p80_ms, eager.p50_ms / row.p50_ms, eager.p80_ms / row.p20_ms
 
 
 def _grown(old: Row, new: Row) -> Iterator[str]:

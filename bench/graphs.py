@@ -9,7 +9,7 @@ import torch
 
 from sepfast.bench.case import Case
 from sepfast.bench.peaks import peak_of
-from sepfast.bench.verify import LENIENCE, WrongResult, as_tuple, relative_error
+from sepfast.bench.verify import LENIENCE, WrongResult, as_tuple, largest, relative_error
 
 #: Ordinary calls before the capture: they compile kernels, and fill tables and plans.
 _WARM_UP = 3
@@ -87,7 +87,7 @@ def _hold(case: Case, call: Callable[[], Any], captured: Callable[[], Any]) -> N
     true = [x.clone() for x in as_tuple(call())]
     for x in as_tuple(captured()):
         x.detach().fill_(float("nan"))  # a replay that writes nothing is to be seen
-    error = max(map(relative_error, as_tuple(captured()), true))
+    error = largest(map(relative_error, as_tuple(captured()), true))
     if not error <= most:
         what = "gradient" if case.gradient else "result"
         raise WrongResult(case, "graph", f"full-size {what}", error, most)

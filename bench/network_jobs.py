@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sepfast.bench.case import Prepared, Tensors
 from sepfast.bench.network_cases import decoder_weights
 from sepfast.bench.workloads import Network
 from sepfast.separation.fades import fades
-
-Tensors = dict[str, Tensor]
-Prepared = tuple[Callable[[Tensors], Tensor], Tensors]
 
 #: The loss's weights and reading, as its operators take them.
 WEIGHTS = (0.001, 0.01, 0.03, "code")

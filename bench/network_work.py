@@ -22,7 +22,7 @@ from sepfast.bench.workloads import Network
 
 _FLOAT = 4
 
-#: Rows up to which `kernels/convpair.py`, which takes Triton to import, has tiles for few.
+#: Rows up to which `kernels/_product.py`, which takes Triton to import, has tiles for few.
 FEW_ROWS = 4096
 #: Features up to which `kernels/overlap_decode.py` has tiles that take all.
 FEW_FEATURES = 64

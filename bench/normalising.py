@@ -8,13 +8,12 @@ would draw others, are given them as they keep them, as a mask in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sepfast.bench.case import Case, Tensors
+from sepfast.bench.case import Case, Prepared, Tensors
 from sepfast.bench.plain import SEED
 from sepfast.bench.work import Work
 from sepfast.bench.workloads import Workload
@@ -70,9 +69,7 @@ def keys() -> list[tuple[str, dict[str, Any]]]:
     return [(stage, {}) for stage in (*_STAGES, *_FIXED)]
 
 
-def prepare(
-    stage: str, frames: int, device: torch.device
-) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+def prepare(stage: str, frames: int, device: torch.device) -> Prepared:
     """The operator that launches a kernel, and what to call it with.
 
     Args:

@@ -12,7 +12,7 @@ filled up: 9 us at H 250, whatever the batch as long as each program has a proce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepfast.bench.case import Case, Output, Size, Tensors, product_precision, shaped
+from sepfast.bench.case import Case, Output, Prepared, Size, Tensors, product_precision, shaped
 from sepfast.bench.work import Work, shipped_config
 from sepfast.bench.workloads import Workload
 from sepfast.reference.lstm_layouts import from_torch
@@ -251,9 +251,7 @@ def keys(precision: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"lstm_{stage}", {"precision": precision}) for stage in ("forward", "backward")]
 
 
-def prepare(
-    stage: str, frames: int, device: torch.device
-) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+def prepare(stage: str, frames: int, device: torch.device) -> Prepared:
     """The operator that launches a kernel, and what to call it with.
 
     Args:

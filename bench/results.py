@@ -146,8 +146,8 @@ def read_report(path: Path) -> Report:
         The report.
 
     Raises:
-        InputError: where there is no such file, or what it holds is not what `schema.json` says, or
-            percentiles are out of order.
+        InputError: where there is no such file, what it holds is not what `schema.json` says, or
+            percentiles or counts of bytes are out of order.
     """
     try:
         value = json.loads(path.read_text())
@@ -171,7 +171,7 @@ def read_report(path: Path) -> Report:
 
 
 def _unordered(value: Mapping[str, Any]) -> str | None:
-    """What a schema cannot say: percentiles in order, and no byte fewer than the least."""
+    """The first row whose percentiles or bytes do not ascend, which a schema cannot say."""
     for name in ("rows", "sweeps"):
         for index, row in enumerate(value[name]):
             for lower, upper in _ASCENDING:

@@ -181,7 +181,7 @@ class Run:
         """Time a case, or a point of a sweep; what fails is left out, with the reason."""
         precision = demand()
         name = f"{case}, {precision}" if scale is None else str(Point(case, scale))
-        seconds, rounds = (2.0, (5, 100)) if scale is None else (1.0, (5, 100))
+        seconds, rounds = 2.0 if scale is None else 1.0, (5, 100)
         if self.settings.quick:
             seconds, rounds = 0.2, (3, 10)
         try:

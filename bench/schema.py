@@ -130,8 +130,9 @@ def _taken(rule: _Schema) -> str:
         parts.append(f"above {rule['exclusiveMinimum']}")
     if "minimum" in rule:
         parts.append(f"from {rule['minimum']}")
-    if "minLength" in rule or "minItems" in rule:
-        parts.append("of another length")
+    least = rule.get("minLength", rule.get("minItems"))
+    if least is not None:
+        parts.append(f"of length {least}" + " or more" * (rule.get("maxItems") != least))
     return " ".join(parts)
 
 

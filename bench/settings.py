@@ -76,7 +76,7 @@ def settings(
     if device not in ("", "cpu", "cuda"):
         raise InputError(f"--device: got {device!r}, takes cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device: got 'cuda', but PyTorch sees no GPU")
+        raise InputError("--device: got 'cuda', takes cpu, as PyTorch sees no GPU")
     if out.is_dir():
         raise InputError(f"--out: got {out}, which is a folder, takes the name of a file")
     names = [case.name for case in suite("full")] + [system.name for system in systems("full")]

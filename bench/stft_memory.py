@@ -90,15 +90,15 @@ def measured(pair: str, side: str, samples: int) -> float:
 
 def _limit() -> None:
     """No more than is available, so that too much is an error and not the end of others."""
-    total = _status("VmSize") + _kilobytes("meminfo", "MemAvailable") - (1 << 30)
+    total = _status("VmSize") + _bytes_in("meminfo", "MemAvailable") - (1 << 30)
     resource.setrlimit(resource.RLIMIT_AS, (total, total))
 
 
 def _status(name: str) -> int:
-    return _kilobytes("self/status", name)
+    return _bytes_in("self/status", name)
 
 
-def _kilobytes(file: str, name: str) -> int:
+def _bytes_in(file: str, name: str) -> int:
     """Bytes of a line of a file in /proc."""
     found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc", file).read_text(), re.MULTILINE)
     assert found is not None

@@ -28,7 +28,14 @@ from sepfast.bench.results import Row
 from sepfast.bench.separating import excerpts
 from sepfast.bench.side import Side
 from sepfast.bench.training_step import steps
-from sepfast.bench.verify import WrongResult, demanded, launched, path_of, relative_error
+from sepfast.bench.verify import (
+    WrongResult,
+    demanded,
+    largest,
+    launched,
+    path_of,
+    relative_error,
+)
 from sepfast.bench.work import Work
 
 
@@ -164,7 +171,7 @@ def errors_of(
     errors = {}
     for name, most in system.tolerances().items():
         pairs = zip(out[name], true[name], strict=True)
-        errors[name] = max(relative_error(x, _as_far(x, wanted)) for x, wanted in pairs)
+        errors[name] = largest(relative_error(x, _as_far(x, wanted)) for x, wanted in pairs)
         if not errors[name] <= most:  # NaN is wrong too
             raise WrongResult(system, side, f"{name} ({demand()})", errors[name], most)
     return errors

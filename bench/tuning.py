@@ -52,10 +52,14 @@ _CHOICES: dict[str, tuple[int, ...] | None] = {
 _PRODUCTS = ("ROWS", "COLUMNS", "BINS", "DEPTH", "STEP", "FILTERS", "FEATURES", "UNITS")
 _LEAST = dict.fromkeys(_PRODUCTS, 16)
 #: Stages held to the bound of an operator's result; others make gradients.
-_RESULTS = ("forward", "compact", "inverse", "sliding", "vertical", "horizontal")
-#: The modules that ask whether a kernel is shipped.
+_RESULTS = (
+    "forward", "compact", "inverse", "sliding", "vertical", "horizontal", "scores", "context",
+    "product",
+)  # fmt: skip
+#: The modules that ask whether a kernel is shipped, each of which has the function by name.
 _ASKING = (
-    "_framing", "_products", "_sliding", "linear_soft_mask_loss", "masked_istft", "overlap_decode",
+    "kernels._product", "ops._framing", "ops._products", "ops._sliding",
+    "ops.linear_soft_mask_loss", "ops.masked_istft", "ops.overlap_decode",
 )  # fmt: skip
 _DEMANDS = {"tf32x3": "highest", "tf32": "high", "ieee": "highest"}
 
@@ -178,7 +182,7 @@ def configured(kernel: str, config: Config) -> Iterator[None]:
     """Launch a kernel in a configuration, whatever is shipped."""
     from sepfast.kernels import launch
 
-    asking: list[Any] = [import_module(f"sepfast.ops.{name}") for name in _ASKING]
+    asking: list[Any] = [import_module(f"sepfast.{name}") for name in _ASKING]
     lookup, has_config = launch.lookup, asking[0].has_config
 
     def chosen(name: str, device: torch.device, **key: Any) -> Mapping[str, int]:

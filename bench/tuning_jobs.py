@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sepfast.bench import attention, network_jobs, normalising, recurrent
+from sepfast.bench.case import Prepared, Tensors
 from sepfast.bench.work import DEVICES, shipped_config
 from sepfast.kernels.tuning import shipped
 from sepfast.reference import FRAMINGS, Framing
 
 Config = dict[str, int]
-Tensors = dict[str, Tensor]
 
 #: n_fft -> the paper's framing of that size, of those whose frames do not slide.
 _NAMED = {512: "landmarks", 1024: "deepconvsep"}
@@ -107,9 +107,7 @@ def _job(kernel: str, key: dict[str, Any], devices: Sequence[str]) -> Job:
     return Job(kernel, key, {k: small.get(k, v) for k, v in near.items()}, False)
 
 
-def prepare(
-    job: Job, frames: int, device: torch.device
-) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+def prepare(job: Job, frames: int, device: torch.device) -> Prepared:
     """The operator that launches a job's kernel, and what to call it with.
 
     Args:
@@ -129,17 +127,27 @@ def prepare(
         return _amplitudes(job, frames, device)
     if "sources" in job.key:
         return _elementwise(job, frames, device)
+    framing = _framing_of(job)
+    if job.stage.startswith("masked_istft"):
+        return _masked(job, framing, frames, device)
+    return _transform(job, framing, frames, device)
+
+
+def _framing_of(job: Job) -> Framing:
+    """One that takes the kernel of a job: a paper's where there is one of that length."""
     n = int(job.key["n_fft"])
     if "hop" in job.key:
-        framing = Framing(n, job.key["hop"], symmetric=False, front=n // 2)
-    elif n in _NAMED:
-        framing = FRAMINGS[_NAMED[n]]
-    else:
-        framing = Framing(n, n // 4, front=n // 2, rule="ceil+2")
-    text, samples, sources = framing.to_text(), frames * framing.hop, 4
+        return Framing(n, job.key["hop"], symmetric=False, front=n // 2)
+    if n in _NAMED:
+        return FRAMINGS[_NAMED[n]]
+    return Framing(n, n // 4, front=n // 2, rule="ceil+2")
+
+
+def _transform(job: Job, framing: Framing, frames: int, device: torch.device) -> Prepared:
+    """The STFT, its inverse, its magnitudes or their gradient."""
+    text, samples, o = framing.to_text(), frames * framing.hop, torch.ops.sepfast
     line = torch.randn(2, samples, device=device)
     count, bins = framing.frames(samples), framing.bins
-    o = torch.ops.sepfast
     if job.stage in ("stft_forward", "stft_sliding"):
         return lambda x: o.stft(x["line"], text), {"line": line}
     if job.stage in ("stft_inverse", "istft_sliding"):
@@ -147,13 +155,21 @@ def prepare(
         return lambda x: o.istft(x["spectrum"], text, samples), {"spectrum": spectrum}
     if job.stage in ("stft_magnitude_forward", "stft_magnitude_sliding"):
         return lambda x: o.stft_magnitude(x["line"], text, 1.0, None, None), {"line": line}
-    if job.stage == "stft_magnitude_backward":
-        grad = torch.randn(2, count, bins, device=device)
-        return (
-            lambda x: o.stft_magnitude_backward(x["grad"], x["line"], text, 1.0, None),
-            {"grad": grad, "line": line},
-        )
-    tensors = {"line": line, **_levels(job, sources, bins, device)}
+    grad = torch.randn(2, count, bins, device=device)
+    return (
+        lambda x: o.stft_magnitude_backward(x["grad"], x["line"], text, 1.0, None),
+        {"grad": grad, "line": line},
+    )
+
+
+def _masked(job: Job, framing: Framing, frames: int, device: torch.device) -> Prepared:
+    """Shares to samples of four sources, or the gradient of the shares."""
+    text, samples, o = framing.to_text(), frames * framing.hop, torch.ops.sepfast
+    sources, count, bins = 4, framing.frames(samples), framing.bins
+    tensors = {
+        "line": torch.randn(2, samples, device=device),
+        **_levels(job, sources, bins, device),
+    }
     if job.stage != "masked_istft_backward":
         shares = torch.rand(sources, 2, count, bins, device=device)
         tensors["first"] = shares.half() if job.stage.endswith("compact") else shares
@@ -178,9 +194,7 @@ def _levels(job: Job, sources: int, bins: int, device: torch.device) -> Tensors:
     return {"gain": gain, "base": base, "floor": torch.rand(2, 1, bins, device=device)}
 
 
-def _amplitudes(
-    job: Job, frames: int, device: torch.device
-) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+def _amplitudes(job: Job, frames: int, device: torch.device) -> Prepared:
     z = torch.randn(2, frames, 257, device=device)
     tensors = {"scores": z, "mixture": torch.rand_like(z), "target": torch.rand_like(z)}
     o, names = torch.ops.sepfast, tuple(tensors)
@@ -194,9 +208,7 @@ def _amplitudes(
     return backward, tensors
 
 
-def _elementwise(
-    job: Job, frames: int, device: torch.device
-) -> tuple[Callable[[Tensors], Tensor], Tensors]:
+def _elementwise(job: Job, frames: int, device: torch.device) -> Prepared:
     sources = int(job.key["sources"])
     y, t = torch.randn(2, 2, sources, frames, 513, device=device)
     o = torch.ops.sepfast

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -140,8 +141,8 @@ def check(case: Case, side: str, device: torch.device) -> Checked:
         name,
         side,
         demand(),
-        max(map(relative_error, out, true)),
-        max(map(relative_error, grads, true_grads), default=0.0),
+        largest(map(relative_error, out, true)),
+        largest(map(relative_error, grads, true_grads)),
         *bound,
         path_of(case, kernels),
         tuple(sorted(set(kernels))),
@@ -176,7 +177,7 @@ def agree(case: Case, functions: Mapping[str, Called], tensors: Tensors) -> None
             out = as_tuple(function(given))
             other = computed(case, side)[0]
             right = true if other is case else as_tuple(side_function(other, "eager")(given))
-        error = max(map(relative_error, out, right))
+        error = largest(map(relative_error, out, right))
         if not error <= most:
             raise WrongResult(case, side, "full-size result", error, most)
 
@@ -197,6 +198,15 @@ def relative_error(out: Tensor, true: Tensor) -> float:
         out, true = out.double(), true.double()
     distance, scale = float((out - true).norm()), float(true.norm())
     return distance / scale if scale else distance
+
+
+def largest(errors: Iterable[float]) -> float:
+    """The largest of errors, 0 of none; NaN is above all, where `max` would let it pass.
+
+    >>> largest([1e-7, float("nan"), 1e-8])
+    nan
+    """
+    return max(errors, key=lambda error: (math.isnan(error), error), default=0.0)
 
 
 def as_tuple(out: Output) -> tuple[Tensor, ...]:

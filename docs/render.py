@@ -35,7 +35,11 @@ _BEGIN, _END, _CLOSE = "<!-- rendered: ", " -->", "<!-- /rendered -->"
 
 
 def read_data(table: Path = TABLE, results: Path = RESULTS) -> Data:
-    """Read it.
+    """Read what the tables are made from.
+
+    Args:
+        table: of the compile gate.
+        results: a folder of results files.
 
     Raises:
         InputError: for a results file that is not one.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sepfast.bench.cases import suite
 from sepfast.bench.report.standing import machine
 from sepfast.bench.report.tables import glance
-from sepfast.bench.results import Report, Row
+from sepfast.bench.results import OURS, Report, Row
 from sepfast.bench.verify import demanded
 from sepfast.kernels.compile_result import Result
 from sepfast.kernels.targets import TARGETS
@@ -89,9 +89,14 @@ def _errors(reports: Iterable[Report]) -> dict[tuple[str, str], list[_Errors]]:
         for row in report.rows:
             if row.side == "ours" and row.error is not None and row.case not in several:
                 by = f"{row.path} on {report.environment['device']}"
-                made = _Errors(row.error, row.gradient_error or None, by)
+                made = _Errors(row.error, _of_gradients(row), by)
                 found.setdefault((row.operator, row.precision), []).append(made)
     return found
+
+
+def _of_gradients(row: Row) -> float | None:
+    """The error of a row's gradients; None where none was verified, for which rows have 0."""
+    return row.gradient_error or None
 
 
 # Compiled
@@ -236,18 +241,17 @@ def _measured(argument: str, data: Data) -> Iterator[str]:
 
 
 def _ours(report: Report, operator: str) -> list[Row]:
-    sides = ("ours", "graph")
-    return [row for row in report.rows if row.operator == operator and row.side in sides]
+    return [row for row in report.rows if row.operator == operator and row.side in OURS]
 
 
 def _report(report: Report, operator: str) -> Iterator[str]:
     about = report.environment
-    versions = ", ".join(f"{n} {about['versions'][n]}" for n in ("torch", "triton"))
     shapes = "" if report.settings["size"] == "full" else f", {report.settings['size']} shapes"
     commit = (about["commit"] or "")[:9]
-    yield f"**{about['device']}**, {versions}{shapes}, commit {commit}: `{command(report)}`"
+    where = f"**{about['device']}**, {_versions(report)}{shapes}"
+    yield f"{where}, commit {commit}: `{command(report)}`"
     yield ""
-    on_gpu = about["kind"] == "cuda"
+    on_gpu = report.on_gpu
     rows = []
     for row in _ours(report, operator):
         others = [r for r in report.rows if (r.case, r.precision) == (row.case, row.precision)]
@@ -256,11 +260,17 @@ def _report(report: Report, operator: str) -> Iterator[str]:
         rows.append((
             f"`{row.case}`{graph}", row.precision, row.path, *([_short(row.p50_ms)] * on_gpu),
             _ratio(row.ratio_to_eager), _ratio(compiled[0] if compiled else None),
-            f"{row.ceiling_percent:.0f}", _error(row.error), _error(row.gradient_error),
+            f"{row.ceiling_percent:.0f}", _error(row.error), _error(_of_gradients(row)),
         ))  # fmt: skip
     heading = ("case", "precision", "ran", *(["ms"] * on_gpu), "eager / ours", "compiled / ours",
                "% of ceiling", "error", "of gradients")  # fmt: skip
     yield from _grid(heading, rows)
+
+
+def _versions(report: Report) -> str:
+    """Of PyTorch and, where it is there, Triton."""
+    versions = report.environment["versions"]
+    return ", ".join(f"{name} {versions[name]}" for name in ("torch", "triton") if versions[name])
 
 
 def command(report: Report) -> str:
@@ -319,14 +329,14 @@ def _glance(argument: str, data: Data) -> Iterator[str]:
     for at, report in enumerate(data.reports):
         if at:
             yield ""
-        about = report.environment
-        versions = ", ".join(f"{n} {about['versions'][n]}" for n in ("torch", "triton"))
-        yield f"**{machine(report)}**, {versions}: `{command(report)}`"
+        yield f"**{machine(report)}**, {_versions(report)}: `{command(report)}`"
         yield ""
         table = glance(report)
-        shown = [at for at, column in enumerate(table.header) if column != "path"]
-        rows = [[_named(row[at].replace("\u00a0", " ")) for at in shown] for row in table.rows]
-        yield from _grid([table.header[at] for at in shown], rows)
+        shown = [column for column, title in enumerate(table.header) if title != "path"]
+        rows = [
+            [_named(row[column].replace("\u00a0", " ")) for column in shown] for row in table.rows
+        ]
+        yield from _grid([table.header[column] for column in shown], rows)
 
 
 def _named(cell: str) -> str:

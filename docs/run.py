@@ -4,7 +4,7 @@
 
 The blocks of a page share their names. A block is left out where the line before it is
 `<!-- not run: reason -->`, or names a file in bold, which is what the block is of. Comments right
-below a `print` are what it prints.
+below a `print` are what it prints. Files that a page writes go to a folder that is gone afterwards.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import io
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 _FENCE = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<language>\w*)\s*")
@@ -57,7 +58,7 @@ def blocks(page: Path) -> Iterator[Block]:
     Raises:
         ValueError: for a block without an end.
     """
-    lines, before, number = page.read_text().splitlines(), "", 0
+    lines, before, number = page.read_text(encoding="utf-8").splitlines(), "", 0
     while number < len(lines):
         opened = _FENCE.fullmatch(lines[number])
         if opened is None:
@@ -136,8 +137,10 @@ def main() -> int:
         return 2
     for page in pages:
         names: dict[str, Any] = {"__name__": page.stem}
-        for block in runnable(page):
-            run(block, names)
+        found = runnable(page)
+        with TemporaryDirectory() as folder, chdir(folder):
+            for block in found:
+                run(block, names)
     return 0
 
 

@@ -43,7 +43,7 @@ def catalog() -> list[Entry]:
     Example:
         >>> from sepfast.kernels import catalog
         >>> sorted({e.kernel for e in catalog()})[0]
-        'sepfast_soft_mask_backward'
+        'sepfast_amplitude_mask_loss_backward'
     """
     modules = (import_module(f"sepfast.kernels.{name}") for name in _MODULES)
     entries = (entry for m in modules for kernel in m.KERNELS for entry in kernel.entries())

@@ -15,6 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sepfast.reference.half_types import widened
+from sepfast.reference.lengths import cut
+
 #: The largest value of an amplitude mask, to which ideal ones are clipped.
 CEILING = 10.0
 
@@ -39,7 +42,7 @@ def amplitude_mask_loss(
     Returns:
         A scalar, summed over all bins of the frames that count; float32 for half types.
     """
-    z, y, s = (cut(_summable(x), lengths) for x in (scores, mixture, target))
+    z, y, s = (cut(widened(x), lengths) for x in (scores, mixture, target))
     return (amplitude_mask(z) * y - s).square().sum()
 
 
@@ -54,7 +57,7 @@ def amplitude_mask_loss_backward(
     Returns:
         (B, T, F), for an incoming gradient of one, 0 behind the lengths; float32 for half types.
     """
-    z, y, s = (cut(_summable(x), lengths) for x in (scores, mixture, target))
+    z, y, s = (cut(widened(x), lengths) for x in (scores, mixture, target))
     p = amplitude_mask(z)
     return 2 * (p * y - s) * y * p * (-z).sigmoid()
 
@@ -101,16 +104,3 @@ def target_binary_mask(
         1 where magnitudes >= mean + factor std, else 0, in the type of the magnitudes.
     """
     return (magnitudes >= mean + factor * std).to(magnitudes.dtype)
-
-
-def cut(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Sequences (B, T, F) with 0 behind their lengths (B,), whatever stood there."""
-    if lengths is None:
-        return x
-    time = torch.arange(x.shape[1], device=x.device)
-    return x.masked_fill((time >= lengths.to(x.device)[:, None])[..., None], 0)
-
-
-def _summable(x: Tensor) -> Tensor:
-    """A sum of squares leaves the range of half types; it is taken in float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -31,8 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepfast.errors import InputError
-from sepfast.reference.amplitude_mask_loss import AmplitudeMaskLoss, amplitude_mask, cut
+from sepfast.reference.amplitude_mask_loss import AmplitudeMaskLoss, amplitude_mask
 from sepfast.reference.framing import published_framing
+from sepfast.reference.half_types import widened
+from sepfast.reference.lengths import cut
 from sepfast.reference.lstm_layer import LSTM
 from sepfast.reference.model import Model
 
@@ -73,17 +75,19 @@ class AudioVisual(Model):
         sources: Sequence[str] = SPEECH_SOURCES,
     ) -> None:
         super().__init__()
-        layers = layers or self._published_layers
-        for name, size in (("hidden", hidden), ("layers", layers), ("landmarks", landmarks)):
+        for name, size in (("hidden", hidden), ("landmarks", landmarks)):
             if size < 1:
                 raise InputError(f"{name}: got {size}, takes 1 or more")
+        if layers < 0:
+            raise InputError(f"layers: got {layers}, takes 1 or more, or 0 for the paper's")
         if not 0 < power <= 1:
             raise InputError(f"power: got {power}, takes more than 0 and 1 at most")
         if len(sources) != 2:
             raise InputError(
                 f"sources: got {len(sources)} names, takes 2, of the voice and of the rest"
             )
-        self.hidden, self.layers, self.peephole = hidden, layers, peephole
+        self.hidden, self.layers = hidden, layers or self._published_layers
+        self.peephole = peephole
         self.framing = published_framing(framing)
         self.landmarks, self.sample_rate, self.power = landmarks, sample_rate, power
         self.sources, self.bins = tuple(sources), self.framing.bins
@@ -184,7 +188,7 @@ class VL2M(AudioVisual):
         """
         self._check(motion=(motion, self.landmarks), binary_mask=(binary_mask, self.bins))
         scores = self(motion, None, lengths)
-        wide = scores if scores.dtype == torch.float64 else scores.float()
+        wide = widened(scores)
         truth = cut(binary_mask, lengths).to(wide)
         terms = F.binary_cross_entropy_with_logits(wide, truth, reduction="none")
         return cut(terms, lengths).sum()

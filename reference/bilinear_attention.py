@@ -23,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sepfast.reference.half_types import widened
+
 
 class BilinearAttentionGrads(NamedTuple):
     """The gradients of `bilinear_attention`, each shaped as what it is of.
@@ -69,8 +71,8 @@ def attend(
     Returns:
         The context (B, N, J), and the weights (B, N, M).
     """
-    wide = _single(memory)
-    scores = _single(projected) @ wide.mT
+    wide = widened(memory)
+    scores = widened(projected) @ wide.mT
     if lengths is None:
         weights = scores.softmax(-1)
     else:
@@ -101,23 +103,18 @@ def bilinear_attention_backward(
         projected: (B, N, J), query by weight.
         weights: (B, N, M), the result.
     """
-    wide, shares, of_context = _single(memory), _single(weights), _single(grad_context)
+    wide, shares, of_context = widened(memory), widened(weights), widened(grad_context)
     slope = of_context @ wide.mT
     if grad_weights is not None:
-        slope += _single(grad_weights)
+        slope += widened(grad_weights)
     slope = shares * (slope - (shares * slope).sum(-1, keepdim=True))
     of_projected = (slope @ wide).flatten(0, 1)
     gradients = (
-        (of_projected @ _single(weight).mT).view(query.shape),
-        slope.mT @ _single(projected) + shares.mT @ of_context,
-        _single(query).flatten(0, 1).mT @ of_projected,
+        (of_projected @ widened(weight).mT).view(query.shape),
+        slope.mT @ widened(projected) + shares.mT @ of_context,
+        widened(query).flatten(0, 1).mT @ of_projected,
     )
     return BilinearAttentionGrads(*(x.to(query.dtype) for x in gradients))
-
-
-def _single(x: Tensor) -> Tensor:
-    """Half types in float32, in which scores are taken."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class BilinearAttention(nn.Module):

@@ -75,6 +75,9 @@ class DeepConvSep(Model):
     Attributes:
         minimum, maximum: (N * C + C, F), the extrema of the sources' magnitudes (source by
             source, channel by channel) and of the mixture's, the layout of B's statistics.
+
+    Raises:
+        InputError: for values that it cannot take.
     """
 
     minimum: Tensor
@@ -231,6 +234,9 @@ class DeepConvSep(Model):
         Args:
             minimum: (N * C + C, F), in the order of the attributes.
             maximum: likewise, nowhere below `minimum`.
+
+        Raises:
+            InputError: for other shapes, values that are not finite, or a range below 0.
         """
         shape = tuple(self.minimum.shape)
         for name, values in (("minimum", minimum), ("maximum", maximum)):
@@ -239,7 +245,7 @@ class DeepConvSep(Model):
                     f"{name}: got {tuple(values.shape)}, takes finite values of shape {shape}"
                 )
         if bool((maximum < minimum).any()):
-            raise InputError("maximum: lies below minimum in some bins")
+            raise InputError("maximum: got values below minimum, takes none in any bin")
         self.minimum.copy_(minimum)
         self.maximum.copy_(maximum)
 

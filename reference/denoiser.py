@@ -47,6 +47,9 @@ class Denoiser(Model):
     Attributes:
         attached: that separator, frozen, for training alone; it is in no `state_dict`, and None
             in a model that was loaded.
+
+    Raises:
+        InputError: for values that it cannot take.
     """
 
     def __init__(
@@ -160,14 +163,14 @@ class Denoiser(Model):
             raise InputError(f"separator: got a {type(separator).__name__}, takes a DeepConvSep")
         if source not in separator.sources:
             raise InputError(
-                f"denoiser: got one of {source!r}, the separator has {', '.join(separator.sources)}"
+                f"denoiser: got one of {source!r}, takes one of {', '.join(separator.sources)}"
             )
         sizes = {"channels": separator.channels, "bins": separator.framing.bins}
         for name, size in sizes.items():
             if getattr(self, name) != size:
                 raise InputError(
-                    f"denoiser: got one of {source} with {getattr(self, name)} {name}, the "
-                    f"separator has {size}"
+                    f"denoiser: got one of {source} with {getattr(self, name)} {name}, takes "
+                    f"{size} as the separator has"
                 )
 
     def _merge(self, sequence: Tensor) -> Tensor:

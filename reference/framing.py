@@ -44,6 +44,9 @@ class Framing:
             "pad-end": a frame wherever one can start, the tail zero-padded. "valid": whole
             frames only; the samples behind the last one are lost.
         scale: what the spectrum is multiplied by.
+
+    Raises:
+        InputError: for values that it cannot take.
     """
 
     n_fft: int = 1024
@@ -60,7 +63,8 @@ class Framing:
         if self.window not in _COSINES:
             raise InputError(f"window: got {self.window!r}, takes one of {', '.join(_COSINES)}")
         if self.rule not in get_args(FrameRule):
-            raise InputError(f"rule: got {self.rule!r}, takes {', '.join(get_args(FrameRule))}")
+            rules = ", ".join(get_args(FrameRule))
+            raise InputError(f"rule: got {self.rule!r}, takes one of {rules}")
         if self.n_fft < 2 or self.hop < 1 or self.front < 0:
             raise InputError(
                 f"n_fft, hop, front: got {self.n_fft}, {self.hop}, {self.front}, "
@@ -117,8 +121,8 @@ class Framing:
         """Raise `InputError` where some samples lie under no frame, or under zeros alone."""
         if not _covers(self):
             raise InputError(
-                f"framing: a {self.window} window of {self.span} with hop {self.hop} leaves "
-                "samples that no frame weighs, so that it cannot be inverted"
+                f"framing: got a {self.window} window of {self.span} with hop {self.hop}, which "
+                "leaves samples that no frame weighs and cannot be inverted, takes one that can"
             )
 
 

@@ -34,6 +34,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from sepfast.errors import InputError
 from sepfast.reference.bilinear_attention import BilinearAttention
 from sepfast.reference.framing import published_framing
+from sepfast.reference.lengths import check_lengths, cut
 from sepfast.reference.model import Model
 
 #: Side information of the paper's experiments; BL1, the network without any, is `attention=False`.
@@ -77,7 +78,7 @@ class BLSTM(nn.LSTM):
         encoded, _ = pad_packed_sequence(
             super().forward(packed)[0], batch_first=True, total_length=steps
         )
-        return _cut(encoded, lengths) if bool((lengths == 0).any()) else encoded
+        return cut(encoded, lengths) if bool((lengths == 0).any()) else encoded
 
 
 class Informed(Model):
@@ -97,6 +98,9 @@ class Informed(Model):
         framing: a name in `FRAMINGS`; it gives the bins F.
         sample_rate: Hz.
         sources: the names of the target and of what is left of the mixture without it.
+
+    Raises:
+        InputError: for values that it cannot take.
     """
 
     def __init__(
@@ -116,20 +120,8 @@ class Informed(Model):
         super().__init__()
         self.framing = published_framing(framing)
         self.sample_rate, self.sources = sample_rate, tuple(sources)
-        sizes = {"hidden": hidden, "side_features": side_features, "context": context}
-        for name, size in sizes.items():
-            if size < 1:
-                raise InputError(f"{name}: got {size}, takes 1 or more")
-        if side_steps < context:
-            raise InputError(
-                f"side_steps: got {side_steps}, takes the context of {context} frames or more"
-            )
-        for name, value, known in (
-            ("side", side, SIDE_KINDS),
-            ("target_scale", target_scale, get_args(TargetScale)),
-        ):
-            if value not in known:
-                raise InputError(f"{name}: got {value!r}, takes one of {', '.join(known)}")
+        _check_sizes(side_steps, hidden=hidden, side_features=side_features, context=context)
+        _check_words(side=(side, SIDE_KINDS), target_scale=(target_scale, get_args(TargetScale)))
         if len(self.sources) != 2:
             raise InputError(
                 f"sources: got {len(self.sources)} names, takes 2, of the target and of the rest"
@@ -186,9 +178,7 @@ class Informed(Model):
             encoded = torch.cat((context, encoded), dim=-1)
         decoded = self.decoder(self.connection(encoded).tanh(), frames)
         estimate = self.output(decoded).relu()
-        if frames is None:
-            return estimate, weights
-        return _cut(estimate, frames), None if weights is None else _cut(weights, frames)
+        return cut(estimate, frames), None if weights is None else cut(weights, frames)
 
     def scale(self, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
         """Divide each spectrogram by its own maximum.
@@ -240,6 +230,23 @@ class Informed(Model):
             raise InputError(f"side: got shape {tuple(side.shape)}, takes {expected}")
 
 
+def _check_sizes(side_steps: int, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name}: got {size}, takes 1 or more")
+    if side_steps < sizes["context"]:
+        raise InputError(
+            f"side_steps: got {side_steps}, takes the context of {sizes['context']} frames or more"
+        )
+
+
+def _check_words(**options: tuple[str, tuple[str, ...]]) -> None:
+    """Refuse options, each with the words that it takes."""
+    for name, (word, known) in options.items():
+        if word not in known:
+            raise InputError(f"{name}: got {word!r}, takes one of {', '.join(known)}")
+
+
 def _lengths(name: str, lengths: Tensor | None, of: Tensor | None) -> Tensor | None:
     """Lengths of the sequences (B, T, ...), on the CPU as `pack_padded_sequence` takes them."""
     if lengths is None:
@@ -247,21 +254,9 @@ def _lengths(name: str, lengths: Tensor | None, of: Tensor | None) -> Tensor | N
     if of is None:
         raise InputError(f"{name}: got a tensor, takes None without side information")
     batch, steps = of.shape[:2]
-    wrong_type = lengths.is_floating_point() or lengths.dtype == torch.bool
-    if tuple(lengths.shape) != (batch,) or wrong_type:
-        raise InputError(
-            f"{name}: got {lengths.dtype} of shape {tuple(lengths.shape)}, "
-            f"takes integers of shape ({batch},)"
-        )
+    check_lengths(name, lengths, batch)
     lengths = lengths.cpu().long()
     outside = lengths[(lengths < 0) | (lengths > steps)]
     if len(outside):
         raise InputError(f"{name}: got {int(outside[0])}, takes 0 to {steps}")
     return lengths
-
-
-def _cut(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """Sequences (B, T, ...) with 0 behind their lengths (B,), whatever stood there."""
-    steps = torch.arange(sequences.shape[1], device=sequences.device)
-    behind = steps >= lengths.to(sequences.device)[:, None]  # (B, T)
-    return sequences.masked_fill(behind[..., None], 0)

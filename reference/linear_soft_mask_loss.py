@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sepfast.reference.half_types import widened
 from sepfast.reference.soft_mask_loss import LossWeights, signed_loss, soft_mask_loss_backward
 
 _PUBLISHED = LossWeights()
@@ -55,7 +56,7 @@ def signed_linear_loss(
     weights: LossWeights = _PUBLISHED,
 ) -> Tensor:
     """The loss before `code` takes its absolute value; as `linear_soft_mask_loss` else."""
-    estimates = _linear(*map(_summable, (features, weight, bias))).relu()
+    estimates = _linear(*map(widened, (features, weight, bias))).relu()
     return signed_loss(estimates, mixture, targets, weights)
 
 
@@ -81,7 +82,7 @@ def linear_soft_mask_loss_backward(
         (B, S, T, N), (S, N, C, F) and (S, C), for an incoming gradient of one; float32 for half
         types.
     """
-    h, w, b = map(_summable, (features, weight, bias))
+    h, w, b = map(widened, (features, weight, bias))
     # A level's sign is 0 at 0, and so is the loss's slope there: the ReLU's needs no more.
     slope = soft_mask_loss_backward(_linear(h, w, b).relu(), mixture, targets, weights)
     of_features = torch.einsum("bsctf,sncf->bstn", slope, w)
@@ -92,8 +93,3 @@ def linear_soft_mask_loss_backward(
 def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """What the ReLU is given, (B, S, C, T, F)."""
     return torch.einsum("bstn,sncf->bsctf", features, weight) + bias[:, :, None, None]
-
-
-def _summable(x: Tensor) -> Tensor:
-    """Sums of products leave the range of half types; they are taken in float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

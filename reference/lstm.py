@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sepfast.reference.half_types import widened
 from sepfast.reference.lstm_order import Order
 
 
@@ -113,11 +114,11 @@ def lstm_states(
     projected = order.steps(_projected(order.heard(input), weight, bias))
     state = projected.new_zeros(len(weight), input.shape[0], recurrent.shape[-1])
     h = (state if hidden is None else hidden).to(input.dtype)
-    c = state if cell is None else _wide(cell)
-    back = _wide(recurrent).mT
+    c = state if cell is None else widened(cell)
+    back = widened(recurrent).mT
     outputs, cells, gates = [], [], []
     for s, sums in enumerate(projected):
-        *opened, new = _gates(sums + _wide(h) @ back, peephole, c)
+        *opened, new = _gates(sums + widened(h) @ back, peephole, c)
         h = order.rest(s, h, (opened[3] * new.tanh()).to(input.dtype))
         c = order.rest(s, c, new)
         outputs.append(h)
@@ -151,10 +152,10 @@ def lstm_gates(
         (B, T, D, 4 H).
     """
     order = Order(lengths, input.shape[1])
-    after = order.steps(_wide(cells))
+    after = order.steps(widened(cells))
     prior = _before(order.steps(output.reshape(cells.shape)), hidden)
-    rows = _wide(prior).transpose(0, 1).flatten(1, 2)  # (D, T B, H)
-    sums = (rows @ _wide(recurrent).mT).unflatten(1, prior.shape[::2])
+    rows = widened(prior).transpose(0, 1).flatten(1, 2)  # (D, T B, H)
+    sums = (rows @ widened(recurrent).mT).unflatten(1, prior.shape[::2])
     sums = sums.transpose(0, 1) + order.steps(_projected(order.heard(input), weight, bias))
     *gates, _ = _gates(sums, peephole, _before(after, cell), after)
     return order.times(torch.cat(gates, -1).to(input.dtype))
@@ -185,14 +186,14 @@ def lstm_backward(
         output, cells, gates: what `lstm_states` gives.
     """
     order = Order(lengths, input.shape[1])
-    after = order.steps(_wide(cells))
+    after = order.steps(widened(cells))
     slopes, of_first = _slopes(
         order,
-        order.steps(_wide(grad_output).reshape(cells.shape)),
+        order.steps(widened(grad_output).reshape(cells.shape)),
         (grad_hidden, grad_cell),
-        _wide(recurrent),
+        widened(recurrent),
         peephole,
-        (_before(after, cell), after, order.steps(_wide(gates))),
+        (_before(after, cell), after, order.steps(widened(gates))),
     )
     args = input, weight, recurrent, peephole, lengths, hidden, cell, output, cells
     return lstm_gradients(order.times(slopes), grad_hidden, of_first, *args)
@@ -229,13 +230,13 @@ def lstm_gradients(
     of_peephole = of_hidden = None
     if peephole is not None:
         i, f, _, o = slopes.chunk(4, -1)
-        before = order.earlier(_wide(cells), cell)
+        before = order.earlier(widened(cells), cell)
         sums = ((s * c).sum((0, 1)) for s, c in ((i, before), (f, before), (o, cells)))
         of_peephole = torch.stack(tuple(sums), 1).to(peephole.dtype)
     if hidden is not None:
-        rest = torch.zeros_like(of_first) if grad_hidden is None else _wide(grad_hidden)
+        rest = torch.zeros_like(of_first) if grad_hidden is None else widened(grad_hidden)
         if input.shape[1]:
-            rest = order.rest(0, rest, _wide(_product(order.first(slopes), recurrent)))
+            rest = order.rest(0, rest, widened(_product(order.first(slopes), recurrent)))
         of_hidden = rest.to(hidden.dtype)
     return LSTMGrads(
         _product(flat.flatten(1), weight.flatten(0, 1)).view(input.shape).to(input.dtype),
@@ -274,9 +275,9 @@ def _slopes(
     bent = after.tanh()
     factors = torch.cat((g * i * (1 - i), before * f * (1 - f), i * (1 - g * g)), -1)
     factor_o, factor_c = bent * o * (1 - o), o * (1 - bent * bent)
-    seen = () if peephole is None else _wide(peephole)[:, :, None].unbind(1)
+    seen = () if peephole is None else widened(peephole)[:, :, None].unbind(1)
     start = before.new_zeros(before.shape[1:])
-    dh, dc = (start if x is None else _wide(x) for x in of_last)
+    dh, dc = (start if x is None else widened(x) for x in of_last)
     slopes = []
     for s in reversed(range(len(gates))):
         through = dh + of_output[s]
@@ -305,7 +306,7 @@ def _gates(
         after: the new cell where it is known.
     """
     i, f, g, o = sums.chunk(4, -1)
-    seen = () if peephole is None else _wide(peephole)[:, :, None].unbind(1)
+    seen = () if peephole is None else widened(peephole)[:, :, None].unbind(1)
     if seen:
         i, f = i + seen[0] * before, f + seen[1] * before
     i, f, g = i.sigmoid(), f.sigmoid(), g.tanh()
@@ -318,9 +319,9 @@ def _gates(
 
 def _projected(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What the input (B, T, I) adds to the sums, (B, T, D, 4 H): one product for all steps."""
-    flat = None if bias is None else _wide(bias).flatten()
-    sums = F.linear(_wide(input), _wide(weight).flatten(0, 1), flat)
-    return _wide(sums.unflatten(2, weight.shape[:2]))  # autocast lowers products, and these alone
+    flat = None if bias is None else widened(bias).flatten()
+    sums = F.linear(widened(input), widened(weight).flatten(0, 1), flat)
+    return widened(sums.unflatten(2, weight.shape[:2]))  # autocast lowers products, and these alone
 
 
 def _before(states: Tensor, initial: Tensor | None) -> Tensor:
@@ -331,9 +332,4 @@ def _before(states: Tensor, initial: Tensor | None) -> Tensor:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """A matrix product, in the wider type of the two."""
-    return a @ b if a.dtype == b.dtype else _wide(a) @ _wide(b)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Half types in float32."""
-    return x if x.dtype == torch.float64 else x.float()
+    return a @ b if a.dtype == b.dtype else widened(a) @ widened(b)

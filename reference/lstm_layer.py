@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sepfast.errors import InputError
+from sepfast.reference.lengths import check_lengths
 from sepfast.reference.lstm import lstm
 from sepfast.reference.lstm_layouts import LSTMWeights, from_torch
 
@@ -263,14 +264,8 @@ class LSTM(nn.Module):
         for name, state in _named(hx):
             if tuple(state.shape) != shape:
                 raise InputError(f"{name}: got shape {tuple(state.shape)}, takes {shape}")
-        if lengths is None:
-            return
-        wrong_type = lengths.is_floating_point() or lengths.dtype == torch.bool
-        if tuple(lengths.shape) != (batch,) or wrong_type:
-            raise InputError(
-                f"lengths: got {lengths.dtype} of shape {tuple(lengths.shape)}, "
-                f"takes integers of shape ({batch},)"
-            )
+        if lengths is not None:
+            check_lengths("lengths", lengths, batch)
 
 
 def _named(hx: States | None) -> tuple[tuple[str, Tensor], ...]:

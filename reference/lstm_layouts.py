@@ -25,7 +25,6 @@ Array: TypeAlias = Tensor | np.ndarray[Any, Any]
 #: j), o output. Peepholes stand in the same order without g, which has none.
 GATES = {"torch": "ifgo", "tensorflow": "igfo", "onnx": "iofg"}
 
-
 #: What `torch.nn.LSTM` calls its parameters, and peepholes as it would.
 _NAMES = {
     "weight": "weight_ih",
@@ -73,7 +72,7 @@ def from_torch(source: nn.Module | Mapping[str, Any], layer: int = 0) -> LSTMWei
 
     weight, recurrent, bias, second, peephole = map(gathered, _NAMES.values())
     if weight is None or recurrent is None:
-        raise InputError(f"layer: got {layer}, which the source has no weights of")
+        raise InputError(f"layer: got {layer}, takes one that the source has weights of")
     if gathered("weight_hr") is not None:
         raise InputError("source: got an LSTM with projections, takes one without")
     if bias is not None and second is not None:

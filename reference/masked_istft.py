@@ -75,6 +75,9 @@ def masked_istft(
 
     Returns:
         (..., N, C, samples).
+
+    Raises:
+        InputError: for a window and hop that cannot be inverted.
     """
     framing.check_invertible()
     mixture = spectra(waveform, framing)  # (..., C, T, B, 2)

@@ -27,6 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sepfast.reference.half_types import widened
+
 #: Contexts decoded at once: their estimates, 8 * 30 * 513 floats each, stay in the cache.
 _BATCH = 8
 
@@ -34,7 +36,7 @@ _BATCH = 8
 _SILENCE = 1e-30
 
 
-class Gradients(NamedTuple):
+class OverlapDecodeGrads(NamedTuple):
     """The gradients of `overlap_decode`, each shaped as what it is of.
 
     Attributes:
@@ -89,7 +91,7 @@ def overlap_decode(
         line[:, :, reached:stop] = 0  # here, where it comes into the cache, not all in front
         reached = stop
         masks = decoder.estimates(decoder.features(codes[batch]))  # (S, C, k, T, F)
-        masks *= _single(fades[batch, :, None]) / masks.sum(0)
+        masks *= widened(fades[batch, :, None]) / masks.sum(0)
         for begin in range(0, length, step):
             piece = masks[..., begin : begin + step, :]
             _windows(line, first + begin, piece.shape[3], step, count).add_(piece)
@@ -105,7 +107,7 @@ def overlap_decode_backward(
     vertical_bias: Tensor | None,
     fades: Tensor,
     step: int,
-) -> Gradients:
+) -> OverlapDecodeGrads:
     """The gradients of `overlap_decode` with respect to all but the fades.
 
     Args:
@@ -125,14 +127,14 @@ def overlap_decode_backward(
     contexts, length = fades.shape
     of_codes = torch.empty_like(codes, memory_format=torch.contiguous_format)
     of_vertical = torch.zeros_like(decoder.vertical)
-    of_horizontal = torch.zeros_like(_single(horizontal), memory_format=torch.contiguous_format)
+    of_horizontal = torch.zeros_like(widened(horizontal), memory_format=torch.contiguous_format)
     of_bias = of_horizontal.new_zeros(horizontal.shape[0], horizontal.shape[2])
     for batch in _batches(contexts):
         count = batch.stop - batch.start
         features = decoder.features(codes[batch])  # (S, k, T, N1 + 1)
         windows = _windows(grad, batch.start * step, length, step, count)
         slope = _mask_slope(
-            decoder.estimates(features), _single(windows) * _single(fades[batch, :, None])
+            decoder.estimates(features), widened(windows) * widened(fades[batch, :, None])
         ).flatten(2, 3)  # (S, C, k T, F)
         of_vertical += features.flatten(1, 2).mT[:, None] @ slope
         of_features = (slope @ decoder.vertical[:, :, :-1].mT).sum(1)  # (S, k T, N1)
@@ -140,7 +142,7 @@ def overlap_decode_backward(
         # A window for each frame of the filters: (S, k, t2, N1, T').
         late = of_features.unfold(2, codes.shape[-1], 1)
         of_codes[batch] = torch.einsum("skanp,sgna->ksgp", late, decoder.horizontal)
-        of_horizontal += torch.einsum("skanp,ksgp->sgna", late, _single(codes[batch]))
+        of_horizontal += torch.einsum("skanp,ksgp->sgna", late, widened(codes[batch]))
         of_bias += of_features.sum((1, 2))
     gradients = (
         of_codes,
@@ -149,7 +151,7 @@ def overlap_decode_backward(
         of_vertical[:, :, :-1].transpose(1, 2),
         of_vertical[:, :, -1].sum(-1),
     )
-    return Gradients(*(x.to(codes.dtype) for x in gradients))
+    return OverlapDecodeGrads(*(x.to(codes.dtype) for x in gradients))
 
 
 class _Decoder:
@@ -163,12 +165,12 @@ class _Decoder:
         vertical_bias: Tensor | None,
     ) -> None:
         sources, _, channels, bins = vertical.shape
-        self.horizontal = _single(horizontal)
-        self.bias = None if horizontal_bias is None else _single(horizontal_bias).flatten()
-        weights = _single(vertical).transpose(1, 2)  # (S, C, N1, F)
+        self.horizontal = widened(horizontal)
+        self.bias = None if horizontal_bias is None else widened(horizontal_bias).flatten()
+        weights = widened(vertical).transpose(1, 2)  # (S, C, N1, F)
         if vertical_bias is None:
             vertical_bias = vertical.new_zeros(sources, channels)
-        bias = _single(vertical_bias)[:, :, None, None].expand(-1, -1, 1, bins)
+        bias = widened(vertical_bias)[:, :, None, None].expand(-1, -1, 1, bins)
         # A feature that is always one carries the bias through the product.
         self.vertical = torch.cat([weights, bias], dim=2)  # (S, C, N1 + 1, F)
 
@@ -176,7 +178,7 @@ class _Decoder:
         """Features of contexts (k, S, N2, T'): (S, k, T, N1 + 1), the last always one."""
         sources = codes.shape[1]
         wide = F.conv_transpose1d(
-            _single(codes).flatten(1, 2), self.horizontal.flatten(0, 1), self.bias, groups=sources
+            widened(codes).flatten(1, 2), self.horizontal.flatten(0, 1), self.bias, groups=sources
         )
         # Frames before filters, as the product reads them.
         return F.pad(wide.unflatten(1, (sources, -1)).permute(1, 0, 3, 2), (0, 1), value=1)
@@ -205,8 +207,3 @@ def _windows(line: Tensor, begin: int, width: int, step: int, count: int) -> Ten
 def _batches(contexts: int) -> Iterator[slice]:
     for first in range(0, contexts, _BATCH):
         yield slice(first, min(first + _BATCH, contexts))
-
-
-def _single(x: Tensor) -> Tensor:
-    """Half types in float32, in which estimates are taken."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -21,12 +21,23 @@ import torch
 from torch import Tensor, nn
 
 from sepfast.errors import InputError
+from sepfast.reference.half_types import widened
 from sepfast.reference.soft_mask import soft_mask, soft_mask_backward
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weights of the loss and its reading."""
+    """The weights of the loss and its reading; by default those of the published programs.
+
+    Attributes:
+        alpha: of the distances between one named source and another.
+        beta: of those from a named source to "other", but for the vocals.
+        beta_vocals: of that from the vocals to "other".
+        reading: "code", what the programs compute, or "paper", what the reports print.
+
+    Raises:
+        InputError: for another reading.
+    """
 
     alpha: float = 0.001
     beta: float = 0.01
@@ -66,7 +77,7 @@ def signed_loss(
     weights: LossWeights = LossWeights(),
 ) -> Tensor:
     """The loss before `code` takes its absolute value; as `soft_mask_loss` else."""
-    y, x, t = map(_summable, (estimates, mixture, targets))
+    y, x, t = map(widened, (estimates, mixture, targets))
     return _total(soft_mask(y) * x.unsqueeze(1), t, weights)
 
 
@@ -87,7 +98,7 @@ def soft_mask_loss_backward(
     Returns:
         (B, N, ...), for an incoming gradient of one; float32 for half types.
     """
-    y, x, t = map(_summable, (estimates, mixture.unsqueeze(1), targets))
+    y, x, t = map(widened, (estimates, mixture.unsqueeze(1), targets))
     slope = _slope_code if weights.reading == "code" else _slope_paper
     return soft_mask_backward(slope(soft_mask(y) * x, t, weights) * x, y)
 
@@ -116,11 +127,6 @@ class SoftMaskLoss(nn.Module):
     def extra_repr(self) -> str:
         """The options, for `print(model)`."""
         return repr(self.weights)
-
-
-def _summable(x: Tensor) -> Tensor:
-    """A sum of squares leaves the range of half types; it is taken in float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _total(masked: Tensor, targets: Tensor, weights: LossWeights) -> Tensor:

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sepfast.reference.half_types import widened
+
 #: Where PyTorch's softplus is the identity.
 _LINEAR = 20.0
 
@@ -51,15 +53,10 @@ def softplus_affine_backward(
         Gradients of x (B, C, T) in its type, and of bias, scale and shift, (C,) each, in float32
         for half types.
     """
-    g = wide(grad)
-    dx = g * wide(scale)[:, None] * slope(x, bias)
+    g = widened(grad)
+    dx = g * widened(scale)[:, None] * slope(x, bias)
     of_scale = (g * activated(x, bias)).sum((0, 2))
     return dx.to(x.dtype), dx.sum((0, 2)), of_scale, g.sum((0, 2))
-
-
-def wide(x: Tensor) -> Tensor:
-    """Statistics of half types are taken in float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def activated(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -75,9 +72,9 @@ def slope(x: Tensor, bias: Tensor | None) -> Tensor:
 
 def scaled(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     """x scale + shift, of x (B, C, T) and (C,) each."""
-    x = x * wide(scale)[:, None]
-    return x if shift is None else x + wide(shift)[:, None]
+    x = x * widened(scale)[:, None]
+    return x if shift is None else x + widened(shift)[:, None]
 
 
 def _biased(x: Tensor, bias: Tensor | None) -> Tensor:
-    return wide(x) if bias is None else wide(x) + wide(bias)[:, None]
+    return widened(x) if bias is None else widened(x) + widened(bias)[:, None]

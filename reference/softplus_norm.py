@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepfast.errors import InputError
+from sepfast.reference.half_types import widened
 from sepfast.reference.philox import draw_seed, dropped
-from sepfast.reference.softplus_affine import activated, scaled, slope, wide
+from sepfast.reference.softplus_affine import activated, scaled, slope
 
 
 def softplus_norm(
@@ -86,7 +87,7 @@ def softplus_norm_backward(
         Gradients of x (B, C, T) in its type, and of bias, weight and offset, (C,) each, in float32
         for half types.
     """
-    g = wide(grad)
+    g = widened(grad)
     if seed is not None and dropout:
         g = dropped(g, dropout, seed)
     s, rate = activated(x, bias), torch.rsqrt(variance + eps)
@@ -162,4 +163,4 @@ def check_dropout(dropout: float) -> None:
 
 def _gain(variance: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     rate = torch.rsqrt(variance + eps)
-    return rate if weight is None else rate * wide(weight)
+    return rate if weight is None else rate * widened(weight)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sepfast.errors import InputError
 from sepfast.reference.frame_blocks import Make, of_frames, overlap_added
 from sepfast.reference.framing import Framing
+from sepfast.reference.half_types import widened
 from sepfast.reference.overlap_add import overlapping, squared_window_sum
 
 
@@ -97,7 +98,7 @@ def istft_backward(grad: Tensor, framing: Framing, frames: int) -> Tensor:
 
 def spectra(waveform: Tensor, framing: Framing) -> Make:
     """The spectra (..., T, B, 2) of a slice of the frames of samples (..., samples)."""
-    x = _computable(waveform)
+    x = widened(waveform)
     frames = overlapping(_pad(x, framing), framing.span, framing.hop)  # (..., T, L)
     window = framing.window_on(x) * framing.scale
     return lambda at: _rfft(frames[..., at, :] * window, framing).to(waveform.dtype)
@@ -112,12 +113,12 @@ def spectra_backward(make: Make, framing: Framing, shape: torch.Size, *inputs: T
         shape: (..., T).
         *inputs: what `make` reads.
     """
-    like = _computable(inputs[0])
+    like = widened(inputs[0])
     weights = _bin_weights(framing, like)[:, None]
     window = framing.window_on(like) * (framing.scale * framing.n_fft)
 
     def frames(at: slice) -> Tensor:
-        return _irfft(_computable(make(at)) / weights, framing) * window
+        return _irfft(widened(make(at)) / weights, framing) * window
 
     return overlap_added(frames, shape[-1], shape[:-1].numel() * framing.span, framing.hop, *inputs)
 
@@ -137,12 +138,12 @@ def samples_of(
     Returns:
         (..., length).
     """
-    like = _computable(inputs[0])
+    like = widened(inputs[0])
     window = framing.window_on(like)
     scaled = window / framing.scale
 
     def frames(at: slice) -> Tensor:
-        return _irfft(_computable(make(at)), framing) * scaled
+        return _irfft(widened(make(at)), framing) * scaled
 
     size = shape[:-1].numel() * framing.span
     line = overlap_added(frames, shape[-1], size, framing.hop, *inputs)
@@ -153,7 +154,7 @@ def samples_of(
 
 def samples_of_backward(grad: Tensor, framing: Framing, frames: int) -> Make:
     """The gradient (..., T, B, 2) of a slice of the spectra that `samples_of` had."""
-    g = _computable(grad)
+    g = widened(grad)
     window = framing.window_on(g)
     line = fit(F.pad(g, (framing.front, 0)), framing.covered(frames))
     if frames:
@@ -165,7 +166,7 @@ def samples_of_backward(grad: Tensor, framing: Framing, frames: int) -> Make:
 
 def magnitude(spectrum: Tensor) -> Tensor:
     """|X| of a spectrum (..., 2): (...). Its gradient at 0 is 0."""
-    return as_complex(_computable(spectrum)).abs().to(spectrum.dtype)
+    return as_complex(widened(spectrum)).abs().to(spectrum.dtype)
 
 
 def as_complex(spectrum: Tensor) -> Tensor:
@@ -224,11 +225,6 @@ class ISTFT(nn.Module):
     def extra_repr(self) -> str:
         """The options, for `print(model)`."""
         return repr(self.framing)
-
-
-def _computable(x: Tensor) -> Tensor:
-    """FFTs of half types exist on few devices and sizes; they go through float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _rfft(frames: Tensor, framing: Framing) -> Tensor:

@@ -32,6 +32,7 @@ what a latent means in the one and in the other has then not to be found by chan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -41,8 +42,9 @@ from torch import Tensor, nn
 
 from sepfast.errors import InputError
 from sepfast.reference.framing import published_framing
+from sepfast.reference.half_types import widened
 from sepfast.reference.model import Model
-from sepfast.reference.softplus_norm import ConvSoftplusNorm
+from sepfast.reference.softplus_norm import ConvSoftplusNorm, check_dropout
 
 #: What is wanted of a mixture, and what is left of it without that.
 TRANSFER_SOURCES = ("target", "rest")
@@ -86,13 +88,12 @@ class StyleTransfer(Model):
         super().__init__()
         self.framing = published_framing(framing)
         _check_sizes(hidden, blocks, kernel)
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout: got {dropout}, takes 0 to below 1")
+        check_dropout(dropout)
         if not 0 < power <= 1:
             raise InputError(f"power: got {power}, takes more than 0 and 1 at most")
         weights = {"reconstruction": reconstruction, "consistency": consistency, "latent": latent}
         for name, weight in weights.items():
-            if not 0 <= weight < float("inf"):
+            if not 0 <= weight < math.inf:
                 raise InputError(f"{name}: got {weight}, takes a weight of 0 or more")
         if len(sources) != 2:
             raise InputError(
@@ -228,19 +229,15 @@ class UDT(StyleTransfer):
         m, c = self._inner("mixture", mixture), self._inner("clean", clean)
         of_mixture, of_clean = self._encode_mixture(m), self._encode_clean(c)
         sampled_mixture, sampled_clean = self._sampled(of_mixture), self._sampled(of_clean)
-        as_mixture, as_clean = (
-            self._decode_mixture(sampled_mixture),
-            self._decode_clean(sampled_mixture),
-        )
-        clean_again, clean_mixed = (
-            self._decode_clean(sampled_clean),
-            self._decode_mixture(sampled_clean),
-        )
-        loss = self.reconstruction * (_error(as_mixture, m) + _error(clean_again, c))
+        mixture_again = self._decode_mixture(sampled_mixture)
+        mixture_cleaned = self._decode_clean(sampled_mixture)
+        clean_again = self._decode_clean(sampled_clean)
+        clean_mixed = self._decode_mixture(sampled_clean)
+        loss = self.reconstruction * (_error(mixture_again, m) + _error(clean_again, c))
         if self.consistency:
             loss = loss + self.consistency * (
-                _error(self._encode_mixture(as_mixture), of_mixture)
-                + _error(self._encode_clean(as_clean), of_mixture)
+                _error(self._encode_mixture(mixture_again), of_mixture)
+                + _error(self._encode_clean(mixture_cleaned), of_mixture)
                 + _error(self._encode_clean(clean_again), of_clean)
                 + _error(self._encode_mixture(clean_mixed), of_clean)
             )
@@ -312,13 +309,9 @@ def _check_sizes(hidden: int, blocks: int, kernel: int) -> None:
 
 def _error(estimate: Tensor, truth: Tensor) -> Tensor:
     """The mean squared difference, in float32 at least."""
-    return F.mse_loss(_wide(estimate), _wide(truth))
+    return F.mse_loss(widened(estimate), widened(truth))
 
 
 def _power(latent: Tensor) -> Tensor:
     """The mean square, in float32 at least."""
-    return _wide(latent).square().mean()
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+    return widened(latent).square().mean()

@@ -77,8 +77,11 @@ def load(path: PathLike) -> Model:
 def _check_readable(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; takes a model that sepfast saved")
-    with path.open("rb") as file:
-        start = file.read(9)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     # A header of safetensors lies behind its length, which can begin as a pickle does.
     if start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:] != b"{"):
         raise InputError(
@@ -90,7 +93,7 @@ def _check_readable(path: Path) -> None:
 def _rebuild(path: Path, header: dict[str, str]) -> Model:
     try:
         return create_model(header["model"], **json.loads(header["options"]))
-    except (KeyError, TypeError, json.JSONDecodeError, InputError) as error:
+    except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: its header names no model of this version ({error})") from error
 
 

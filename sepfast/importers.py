@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from sepfast.reference import DeepConvSep
 _PUBLISHED_SOURCES = {"voice": "vocals", "drums": "drums", "bass": "bass", "other": "other"}
 
 
-def import_pytorchconvsep(checkpoint: PathLike, statistics: str | os.PathLike[str]) -> DeepConvSep:
+def import_pytorchconvsep(checkpoint: PathLike, statistics: PathLike) -> DeepConvSep:
     """B's published weights and statistics as a `deepconvsep-stereo`.
 
     Args:
@@ -48,7 +47,7 @@ def import_pytorchconvsep(checkpoint: PathLike, statistics: str | os.PathLike[st
     assert isinstance(model, DeepConvSep)
     weights = {ours: published[name].float() for name, ours in names.items()}
     try:
-        model.load_state_dict(weights | _buffers(model))
+        model.load_state_dict(weights | dict(model.named_buffers()))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: its layers do not fit each other ({reason})") from error
@@ -98,10 +97,6 @@ def _options(path: Path, published: Mapping[str, Tensor]) -> dict[str, int]:
     sizes = {"n1": vertical.shape[0], "n2": n2, "t2": t2, "units": len(first), "context": context}
     paper = {"n1": 50, "n2": 30, "t2": 15, "units": 128, "context": 30}
     return {name: size for name, size in sizes.items() if size != paper[name]}
-
-
-def _buffers(model: DeepConvSep) -> dict[str, Tensor]:
-    return dict(model.named_buffers())
 
 
 def _read_statistics(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

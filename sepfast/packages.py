@@ -15,7 +15,11 @@ from sepfast.errors import InputError
 
 
 def museval_metrics() -> ModuleType:
-    """The module `museval.metrics`, without the package around it."""
+    """The module `museval.metrics`, without the package around it.
+
+    Raises:
+        InputError: where museval is not installed.
+    """
     name = "museval.metrics"
     if name in sys.modules:
         return sys.modules[name]
@@ -23,13 +27,17 @@ def museval_metrics() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     spec.loader.exec_module(module)
+    sys.modules[name] = module  # not before: what fails halfway is not to be found the next time
     return module
 
 
 def example_song() -> Path:
-    """The recording with its stems that the package `stempeg` carries: 6 s, stereo, 44.1 kHz."""
+    """The recording with its stems that the package `stempeg` carries: 6 s, stereo, 44.1 kHz.
+
+    Raises:
+        InputError: where stempeg is not installed.
+    """
     return next((_folder("stempeg") / "data").glob("*.stem.mp4"))
 
 

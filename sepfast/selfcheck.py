@@ -8,6 +8,7 @@ the benchmarks, which import what they measure.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def _checked(name: str, device: torch.device) -> Check:
         wide = {key: x.cpu().double() for key, x in tensors.items()}
         true, true_grads = _evaluated(made, reference, wide)
         error = _error(out, true)
-        gradient_error = max(map(_error, grads, true_grads))
+        gradient_error = _largest(map(_error, grads, true_grads))
     except Exception as raised:  # a kernel that does not compile, a library that is missing
         return _failure(name, place, f"{type(raised).__name__}: {raised}")
     why_not = sorted({each.obstacle for each in decisions if each.obstacle})
@@ -177,6 +178,11 @@ def _error(out: Tensor, true: Tensor) -> float:
         return float("inf")
     distance, scale = float((out.cpu().double() - true).norm()), float(true.norm())
     return distance / scale if scale else distance
+
+
+def _largest(errors: Iterable[float]) -> float:
+    """The largest error; NaN where there is one, which `max` passes over unless it comes first."""
+    return max(errors, key=lambda error: (math.isnan(error), error))
 
 
 # What each operator is called with: rows, sources, channels, frames and so on are 2 to 7.

@@ -6,7 +6,7 @@ A refusal is one sentence, which names the nearest that would be taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
@@ -117,7 +117,7 @@ def taken(hint: Any, least: float = -math.inf, most: float = math.inf) -> Taken:
     return Taken(hint, least, most)
 
 
-def check_names(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_names(where: str, given: Iterable[str], known: Collection[str]) -> None:
     """Raise for the first name that is not known.
 
     Args:

@@ -142,7 +142,8 @@ def _error(out: Tensor, true: Tensor) -> float:
     assert out.shape == true.shape
     scale = float(true.double().norm())
     distance = float((out.cpu().double() - true.cpu().double()).norm())
-    return distance / scale if scale else distance
+    error = distance / scale if scale else distance
+    return float("inf") if error != error else error  # NaN, which `max` would lose
 
 
 # Layouts: one tensor's numbers, laid out in memory in another way.

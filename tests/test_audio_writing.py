@@ -13,6 +13,16 @@ from sepfast.data.audio import (
     write,
 )
 from sepfast.errors import InputError
+from sepfast.files import atomic
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "song"])
+def test_a_folder_is_no_file_to_write(name, tmp_path, monkeypatch):
+    (tmp_path / "song").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is a folder"), atomic(name):
+        raise AssertionError("nothing is to be written")
+    assert list(tmp_path.iterdir()) == [tmp_path / "song"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from sepfast.bench.clocks import Ceilings, HostClock, interleaved, percentiles
 from sepfast.bench.measure import measure
 from sepfast.bench.results import SCHEMA, Report, Row, line, losses
 from sepfast.bench.systems import systems
-from sepfast.bench.tuning import configured, sweep, write_tuned
+from sepfast.bench.tuning import _ASKING, configured, sweep, write_tuned
 from sepfast.bench.tuning_jobs import jobs, prepare
 from sepfast.bench.verify import (
     WrongResult,
@@ -199,6 +200,20 @@ class TestVerification:
         with pytest.raises(WrongResult, match="off by nan"):
             check(case, "ours", CPU)
 
+    def test_nan_behind_a_right_result_is_refused(self):
+        case = QUICK["fragments/bilinear_attention"]
+
+        def call(f, x, shape):
+            context, weights = case.call(f, x, shape)
+            return context, weights * (float("nan") if f is ops else 1)
+
+        spoilt = replace(case, call=call, differentiable=())
+        with pytest.raises(WrongResult, match="result of ours is off by nan"):
+            check(spoilt, "ours", CPU)
+        functions = {side: side_function(spoilt, side) for side in ("eager", "ours")}
+        with pytest.raises(WrongResult, match="full-size result of ours is off by nan"):
+            agree(spoilt, functions, case.inputs(case.shape, CPU))
+
     def test_nothing_wrong_is_timed(self):
         class Never(HostClock):
             def run(self, function):
@@ -335,6 +350,17 @@ class TestTuning:
         with configured("sepfast_soft_mask_forward", {"BLOCK": 8, "num_warps": 4}):
             assert launch.lookup("sepfast_soft_mask_forward", CPU, sources=2)["BLOCK"] == 8
         assert launch.lookup is before
+
+    def test_every_module_that_asks_for_a_configuration_is_answered(self):
+        root = Path(__file__).parents[1]
+        rooms = {"kernels": root / "kernels", "ops": root / "sepfast" / "ops"}
+        asking = {
+            f"{room}.{path.stem}"
+            for room, folder in rooms.items()
+            for path in folder.glob("*.py")
+            if "import has_config" in path.read_text(encoding="utf-8")
+        }
+        assert asking == set(_ASKING)
 
 
 #: Arguments of a run in which everything is small.

@@ -116,13 +116,15 @@ def test_separate_writes_stems_that_add_up(song, model, tmp_path):
 
 
 def test_separate_takes_folders_and_real_formats(song, song_path, model, tmp_path):
-    (tmp_path / "songs/inner").mkdir(parents=True)
-    song.rename(tmp_path / "songs/inner/song.wav")
+    inner = "inner [live] :cd:"  # no markup, no emoji
+    (tmp_path / "songs" / inner).mkdir(parents=True)
+    song.rename(tmp_path / "songs" / inner / "song.wav")
     os.symlink(song_path, tmp_path / "songs/falcon.stem.mp4")
     options = ["--format", "flac", "--subtype", "int16"]
     done = run("separate", tmp_path / "songs", "-m", model, "-o", tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr
-    assert soundfile.info(tmp_path / "out/inner/song/bass.flac").subtype == "PCM_16"
+    assert f"{tmp_path / 'out' / inner / 'song'}: vocals.flac, " in done.stdout
+    assert soundfile.info(tmp_path / "out" / inner / "song/bass.flac").subtype == "PCM_16"
     assert soundfile.info(tmp_path / "out/falcon/bass.flac").frames == 268_288
 
 

@@ -110,10 +110,10 @@ def test_command(tmp_path, capsys):
     experiment(1.0, 3.0, pes=[-9.0, -9.0]).to_json(paths[0])
     experiment(2.0, 4.0).to_json(paths[1])
     figure = tmp_path / "figures" / "a.png"
-    compare([f"BL2={paths[0]}", f"A1={paths[1]}"], figure, "vocals")
+    compare([f"BL2 [old]={paths[0]}", f"A1={paths[1]}"], figure, "vocals")
     said = capsys.readouterr().out
     assert figure.is_file()
-    for text in ("BL2", "A1", "2.00", "3.00", "-9.00", "lower is better", str(figure)):
+    for text in ("BL2 [old]", "A1", "2.00", "3.00", "-9.00", "lower is better", str(figure)):
         assert text in said
     (tmp_path / "c.json").write_text("{}")
     cases = {

@@ -116,7 +116,7 @@ def test_bins_that_never_sound_do_not_divide_by_zero():
     model = create_model("deepconvsep-stereo")
     model.set_statistics(torch.zeros(10, 513), torch.zeros(10, 513))
     assert model.scale(torch.rand(2, 3, 513)).isfinite().all()
-    with pytest.raises(InputError, match="maximum: lies below"):
+    with pytest.raises(InputError, match="maximum: got values below minimum"):
         model.set_statistics(torch.ones(10, 513), torch.zeros(10, 513))
     with pytest.raises(InputError, match=r"minimum: got \(8, 513\)"):
         model.set_statistics(torch.ones(8, 513), torch.ones(10, 513))
@@ -188,11 +188,13 @@ def test_bad_checkpoints_are_named(tmp_path):
     save(create_model("deepconvsep"), good)
     content = good.read_bytes()
     other = {"format": "sepfast", "model": "deepconvsep", "options": '{"context": 30}'}
+    strange = other | {"options": '{"scale_factor": 0}'}
     weights = create_model("deepconvsep").state_dict()
     cases = {
         "is broken": content[: len(content) // 2],
         "is a pickle": b"\x80\x02}q\x00.",
         "names no model of this version": content.replace(b'"deepconvsep"', b'"deepconvxxx"'),
+        r"names no model of this version \(.*division": safetensors.torch.save(weights, strange),
         "no sepfast model": safetensors.torch.save(weights),
         "weights are of another model": safetensors.torch.save(weights, other),
     }
@@ -204,6 +206,18 @@ def test_bad_checkpoints_are_named(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="no such file"):
         load(tmp_path / "missing.safetensors")
+
+
+def test_a_checkpoint_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "secret.safetensors"
+    save(create_model("denoiser"), path)
+
+    def refused(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", refused)
+    with pytest.raises(InputError, match=r"secret.safetensors: cannot be read \(Permission"):
+        load(path)
 
 
 def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
@@ -313,6 +327,16 @@ def test_fused_model_with_an_adapter_calls_it():
     after = model(x)
     torch.testing.assert_close(after[:, :2], before[:, :2])
     assert (after[:, 2] - before[:, 2]).abs().max() > 0.01
+
+
+def test_fused_model_with_a_layer_put_in_calls_it():
+    model = create_model("deepconvsep", **SMALL)
+    x, targets = torch.rand(2, 1, 5, 257), torch.rand(2, 4, 1, 5, 257)
+    width = model.expand["bass"][0].out_features
+    model.expand["bass"].append(nn.Linear(width, width))
+    plain = model(x), model.loss(x, targets)
+    fuse(model)
+    torch.testing.assert_close((model(x), model.loss(x, targets)), plain)
 
 
 def test_model_with_a_pool_is_not_fused():

@@ -166,16 +166,16 @@ def test_denoisers_that_do_not_fit_are_refused(trained):
     vocals = fresh(trained)
     elsewhere = _made()
     cases = [
-        ({"piano": vocals}, "denoiser: got one of 'piano', the separator has vocals, drums"),
+        ({"piano": vocals}, "denoiser: got one of 'piano', takes one of vocals, drums"),
         ({"drums": vocals}, "denoiser: got one of vocals, takes one of drums"),
         ({"vocals": trained}, "denoisers: got a DeepConvSep for vocals, takes a Denoiser"),
         (
             {"vocals": create_model("denoiser", channels=1)},
-            "denoiser: got one of vocals with 1 channels, the separator has 2",
+            "denoiser: got one of vocals with 1 channels, takes 2 as the separator has",
         ),
         (
             {"vocals": create_model("denoiser", bins=257)},
-            "denoiser: got one of vocals with 257 bins, the separator has 513",
+            "denoiser: got one of vocals with 257 bins, takes 513 as the separator has",
         ),
         (
             {"vocals": fresh(elsewhere)},

@@ -161,7 +161,7 @@ def test_it_is_listened_to_on_its_separators_stem(separator, tmp_path):
         ({"separator": "denoiser"}, "separator: got denoiser in .*, takes deepconvsep"),
         ({"model_name": "informed"}, "separator: got .*, informed takes none"),
         ({"model_options": {"source": "bass"}}, "model_options: got source, takes it as"),
-        ({"model_options": {"channels": 1}}, "denoiser: got one of vocals with 1 channels, the"),
+        ({"model_options": {"channels": 1}}, "denoiser: got one of vocals with 1 channels, takes"),
         ({"options": replace(QUICK, statistics=True)}, "statistics: got True, Denoiser is"),
     ],
 )

@@ -108,6 +108,19 @@ def test_nan_is_wrong_and_the_json_stays_json(monkeypatch):
     assert {c["error"] for c in found["checks"] if not c["passed"]} == {"nan"}
 
 
+def test_nan_in_any_gradient_is_wrong(monkeypatch):
+    right = ops.conv_pair
+
+    def with_nan(x, vertical, *rest):
+        vertical.register_hook(lambda grad: grad * torch.nan)
+        return right(x, vertical, *rest)
+
+    monkeypatch.setattr(ops, "conv_pair", with_nan)
+    (check,) = check_operators(CPU, ["conv_pair"])
+    assert check.error <= check.bound
+    assert not check.passed
+
+
 @pytest.mark.parametrize("fault", [RuntimeError("no such thing\nat all"), ImportError("triton")])
 def test_an_operator_that_raises_fails_and_the_others_are_checked(monkeypatch, fault):
     def broken(*given):

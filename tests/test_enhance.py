@@ -121,7 +121,7 @@ def test_a_mask_is_of_compressed_magnitudes(name):
     torch.testing.assert_close(out, x * 0.5 ** (1 / POWER), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rate", [RATE, 8000, 44100, 11025])
+@pytest.mark.parametrize("rate", [RATE, 8000, 44100, 11025.0])
 @pytest.mark.parametrize("samples", [1, 159, 160, 4097, 12_345])
 def test_lengths_are_kept_at_any_rate(rate, samples):
     x = wave(2, samples)

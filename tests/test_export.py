@@ -169,6 +169,14 @@ def test_a_file_with_other_numbers_is_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_nan_in_the_second_output_is_an_error_without_end():
+    network = network_of(small("informed"))
+    inputs = network.example()
+    target, alpha = network(*inputs)
+    assert written._error(network, (target, alpha), inputs) < 1e-6
+    assert written._error(network, (target, alpha * float("nan")), inputs) == float("inf")
+
+
 def test_the_command_says_what_it_wrote(tmp_path):
     model = small("denoising-vae")
     sepfast.save(model, tmp_path / "model.safetensors")

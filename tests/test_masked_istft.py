@@ -241,9 +241,11 @@ def test_shapes_that_do_not_fit_are_refused_with_the_shape_that_does(place):
 def test_levels_that_do_not_fit_are_refused(place):
     x, shares = place.put(noise(2, 300)), place.put(shares_of(SMALL, 3, 2, samples=300))
     gain, floor, base = (x.new_ones(s) for s in ((3, 2, 1, 129), (2, 1, 129), (3, 2, 1, 129)))
-    together = "levels: takes gain alone, or gain, floor and base together"
-    assert _refusal(shares, x, SMALL, Levels(gain, floor)) == together
-    assert _refusal(shares, x, SMALL, Levels(gain, None, base)) == together
+    together = "takes gain alone, or gain, floor and base together"
+    sentence = _refusal(shares, x, SMALL, Levels(gain, floor))
+    assert sentence == f"levels: got gain and floor, {together}"
+    sentence = _refusal(shares, x, SMALL, Levels(gain, None, base))
+    assert sentence == f"levels: got gain and base, {together}"
     for levels, name, got, takes in [
         (Levels(gain[:1]), "gain", (1, 2, 1, 129), (3, 2, 1, 129)),
         (Levels(gain, floor[:1], base), "floor", (1, 1, 129), (2, 1, 129)),
@@ -252,13 +254,13 @@ def test_levels_that_do_not_fit_are_refused(place):
         sentence = _refusal(shares, x, SMALL, levels)
         assert sentence == f"levels.{name}: got shape {got}, takes {takes}"
     sentence = _refusal(shares, x, SMALL, Levels(gain.requires_grad_()))
-    assert sentence == "gain: got a tensor that requires a gradient, takes a constant"
+    assert sentence == "levels.gain: got a tensor that requires a gradient, takes a constant"
 
 
 def test_windows_that_leave_samples_out_are_refused(place):
     framing = Framing(256, 256, symmetric=False)
     x, shares = place.put(noise(1, 600)), place.put(shares_of(framing, 2, 1, samples=600))
     assert _refusal(shares, x, framing) == (
-        "framing: a hann window of 256 with hop 256 leaves samples that no frame weighs, so that "
-        "it cannot be inverted"
+        "framing: got a hann window of 256 with hop 256, which leaves samples that no frame weighs "
+        "and cannot be inverted, takes one that can"
     )

@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg
 import scipy.signal
 
-from sepfast import metrics
+from sepfast import metrics, packages
 from sepfast.errors import InputError
 from sepfast.metrics import (
     bss_eval,
@@ -384,6 +384,15 @@ class TestSummaries:
     def test_song_median_is_over_frames(self):
         medians = song_median([[[1.0, 2, 9], [math.nan, 4, 6]], [[math.nan] * 3, [0, 0, 1]]])
         np.testing.assert_array_equal(medians, [[2, 5], [math.nan, 0]])
+
+
+def test_a_module_that_fails_halfway_is_not_taken_for_whole(tmp_path, monkeypatch):
+    (tmp_path / "metrics.py").write_text("half = 1\nraise ImportError('no scipy')\n")
+    monkeypatch.setattr(packages, "_folder", lambda package: tmp_path)
+    monkeypatch.delitem(sys.modules, "museval.metrics")
+    for _ in range(2):
+        with pytest.raises(ImportError, match="no scipy"):
+            museval_metrics()
 
 
 def test_scores_and_the_example_song_need_no_program_ffmpeg():

@@ -1,5 +1,7 @@
 """Changing the sample rate: in blocks as at once, never shorter, and a tone stays a tone."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,11 @@ def test_resampling_at_the_same_rate_changes_nothing():
     np.testing.assert_array_equal(resample(music(1000), RATE, RATE), music(1000))
 
 
+def test_a_whole_rate_may_be_a_float():
+    expected = resample(music(1000), RATE, 16_000)
+    np.testing.assert_array_equal(resample(music(1000), float(RATE), 16_000.0), expected)
+
+
 @pytest.mark.parametrize("samples", [1, 999, 10_000, 12_345])
 def test_there_and_back_is_never_shorter(samples):
     there = resample(music(samples), 44100, 16000)
@@ -54,7 +61,8 @@ def test_there_and_back_is_never_shorter(samples):
 
 
 def test_resampling_refuses_what_it_cannot_do():
-    with pytest.raises(InputError, match="got 0 to 44100 Hz"):
-        StreamResampler(0, 44100, 2)
+    for rate in (0, 44100.5, math.nan, math.inf):
+        with pytest.raises(InputError, match=f"got {rate} to 44100 Hz, takes whole numbers"):
+            StreamResampler(rate, 44100, 2)
     with pytest.raises(InputError, match=r"got shape \(3, 10\), takes \(2, samples\)"):
         StreamResampler(16000, 44100, 2).push(np.zeros((3, 10), np.float32))

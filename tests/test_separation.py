@@ -1,6 +1,7 @@
 """Separating waveforms and streams: as published, in any pieces, at any rate, of any length."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_stereo_model_on_mono_is_two_equal_channels(separator, mixture):
     torch.testing.assert_close(_stack(separator(mono, RATE)), twice.mean(1, keepdim=True))
 
 
-@pytest.mark.parametrize("rate", [8000, 22050, 48000, 96000])
+@pytest.mark.parametrize("rate", [8000, 22050.0, 48000, 96000])
 @pytest.mark.parametrize("samples", [1, 1001, 40_000])
 def test_other_rates_keep_length_and_sum(rate, samples):
     seconds = torch.arange(samples) / rate
@@ -240,6 +241,9 @@ def test_silence_stays_silent():
         (torch.zeros(2, 100, dtype=torch.int16), RATE, "waveform: got torch.int16"),
         (torch.full((2, 100), torch.nan), RATE, "holds NaN or infinite samples"),
         (torch.zeros(2, 100), 0, "sample_rate: got 0"),
+        (torch.zeros(2, 100), 44100.5, "sample_rate: got 44100.5"),
+        (torch.zeros(2, 100), math.nan, "sample_rate: got nan"),
+        (torch.zeros(2, 100), math.inf, "sample_rate: got inf"),
     ],
 )
 def test_bad_waveforms_are_named(separator, waveform, rate, message):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,17 @@ class TestFiles:
         assert find_sides(sides / "two.csv", jobs[:1], tmp_path / "out") == [sides / "two.csv"]
         with pytest.raises(InputError, match="there is no such file or folder"):
             find_sides(tmp_path / "none", jobs, tmp_path / "out")
+
+    def test_stems_of_an_earlier_run_are_no_mixtures(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("a/one.wav", "stems/a/one/vocals.wav", "folder.wav/two.wav"):
+            (tmp_path / "songs" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "songs" / name).touch()
+        songs = tmp_path / "songs"
+        for output in (songs / "stems", Path("songs/stems")):
+            jobs = find_jobs([songs], output)
+            assert [j.mixture.name for j in jobs] == ["one.wav", "two.wav"]
+        assert len(find_jobs([songs / "stems"], songs / "stems")) == 1  # what is asked for
 
     def test_the_program(self, song, tmp_path):
         model = tmp_path / "informed.safetensors"

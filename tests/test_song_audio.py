@@ -137,6 +137,8 @@ def test_a_span_of_a_song(tmp_path, cache):
     for start, stop in ((1.0, None), (-0.1, 0.5), (0.5, 0.5), (0.0, 0.0)):
         with pytest.raises(InputError, match=r"song: has no samples from .* it lasts 1\.00 s"):
             SongAudio(song, start=start, stop=stop, **options)
+    with pytest.raises(InputError, match=r"from 0\.0 s to 0\.0 s; it lasts"):
+        SongAudio(song, stop=0.0, **options)
 
 
 # Lengths

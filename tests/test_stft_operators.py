@@ -174,8 +174,8 @@ def test_windows_that_leave_samples_out_are_refused(place, framing):
     with pytest.raises(InputError) as refusal:
         ops.istft(spectrum, framing, 100)
     assert str(refusal.value) == (
-        f"framing: a {framing.window} window of {framing.span} with hop {framing.hop} leaves "
-        "samples that no frame weighs, so that it cannot be inverted"
+        f"framing: got a {framing.window} window of {framing.span} with hop {framing.hop}, which "
+        "leaves samples that no frame weighs and cannot be inverted, takes one that can"
     )
 
 

@@ -17,7 +17,7 @@ from sepfast.bench.report.drawing import (
     multiples,
     rows_high,
 )
-from sepfast.bench.report.standing import Standing, standings
+from sepfast.bench.report.standing import Standing, Verdict, standings
 from sepfast.bench.results import Report
 from sepfast.evaluation.page import Picture
 from sepfast.evaluation.style import INK
@@ -126,12 +126,14 @@ def _handles(drawn: Sequence[Standing], compiled: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    names = {"wins": "ours, leaner", "level": "ours, the same", "loses": "ours, more than eager"}
+    names: dict[Verdict, str] = {
+        "wins": "ours, leaner", "level": "ours, the same", "loses": "ours, more than eager",
+    }  # fmt: skip
     there = {_colour(_share(standing)) for standing in drawn}
     handles: list[Any] = [
-        Patch(facecolor=VERDICTS[v], label=name)  # type: ignore[index]
+        Patch(facecolor=VERDICTS[v], label=name)
         for v, name in names.items()
-        if VERDICTS[v] in there  # type: ignore[index]
+        if VERDICTS[v] in there
     ]
     if compiled:
         handles.append(Line2D([], [], label="compiled", **marker_style("compiled")))

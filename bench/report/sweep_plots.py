@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepfast.bench.report.drawing import (
+    GREY,
     SMALL,
     TIMES,
     drawing,
@@ -155,7 +156,7 @@ def _handles(sides: Sequence[str]) -> list[Any]:
             "linestyle": "--" if LESS in side else "-", "color": look(side).colour})
         for side in sides
     ]  # fmt: skip
-    return [*lines, Patch(facecolor="#777777", alpha=0.3, label="p20 to p80")]
+    return [*lines, Patch(facecolor=GREY, alpha=0.3, label="p20 to p80")]
 
 
 def _caption(report: Report) -> str:

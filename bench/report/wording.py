@@ -22,7 +22,7 @@ _SIDES = {
     "eager": "eager: the same mathematics in plain PyTorch",
     "compiled": "compiled: eager by torch.compile",
     "cufft": "cufft: torch.stft and torch.istft",
-    "cudnn": "cudnn: PyTorch's own layer, which runs cuDNN on a GPU",
+    "cudnn": "cudnn: PyTorch's own layer, cuDNN's on a GPU and PyTorch's own code on a CPU",
     "sdpa": "sdpa: by scaled_dot_product_attention",
     "batched": "batched: all contexts of a track in one batch",
     "published": "published: the method of the published program",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from sepfast.cli.console import console
+from sepfast.cli.console import console, say
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def bench(
     only: Annotated[str, typer.Option(help="What has a name that contains this.")] = "",
     minutes: Annotated[float, typer.Option(help="Time limit.")] = 10.0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes, few rounds, no tuning or compiling.")
+        bool,
+        typer.Option("--quick", help="Few rounds, no tuning or compiling; on a CPU smaller sizes."),
     ] = False,
     sweep: Annotated[
         bool,
@@ -114,12 +115,12 @@ def _draw(results: Sequence[Path], page: Path | None, report: bool, pictures: Pa
         from sepfast.bench.report.page import write_page
 
         write_page(results, page)
-        console.print(f"page: {page}", markup=False, highlight=False)
+        say(f"page: {page}")
     if pictures is not None:
         from sepfast.bench.report.figures import write_pictures
 
         for path in write_pictures(results, pictures):
-            console.print(f"picture: {path}", markup=False, highlight=False)
+            say(f"picture: {path}")
 
 
 def _compare(results: Sequence[Path], across: bool) -> None:
@@ -157,7 +158,7 @@ def _show(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
     for row in (_HEADER, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        _say("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def _style(verdict: str) -> str:
@@ -175,14 +176,10 @@ def _tell(found: Comparison) -> None:
         "note": found.notes,
     }.items():
         for text in texts:
-            _say(f"{name}: {text}")
+            say(f"{name}: {text}")
     verdicts = [each.verdict for each in found.changes]
     counted = ", ".join(f"{verdicts.count(v)} {v}" for v in ("slower", "faster", "same"))
-    _say(
+    say(
         f"{len(verdicts)} compared by {_WORDS[found.by]}: {counted}; the same is what is within "
         f"the spreads or {THRESHOLDS[found.by]:.0%}; of ours {len(found.slower)} got slower"
     )
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, emoji=False)

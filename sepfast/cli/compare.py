@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from sepfast.cli.console import console
+from sepfast.cli.console import say, show
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,12 +50,9 @@ def compare(
         found = _compare_transfers(paths, output)
     else:
         found = _compare_songs(paths, source, output)
-    shown = Table(*found.header)
-    for row in found.rows:
-        shown.add_row(*row)
-    console.print(shown)
+    show(found.header, found.rows)
     for text in (*found.notes, f"figure: {output}"):
-        console.print(text, markup=False, highlight=False)
+        say(text)
 
 
 def _paths(arguments: list[str]) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from sepfast.cli.console import bar, console, errors
+from sepfast.cli.console import bar, console, errors, say
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ def compile_check(
     for problem in problems:
         errors.print(problem, style="red", markup=False, highlight=False, emoji=False)
     failed = sum(bool(result.faults()) for result in results)
-    console.print(f"{len(results)} compiled, {failed} failed", highlight=False)
+    say(f"{len(results)} compiled, {failed} failed")
     if problems:
         raise typer.Exit(1)
     if update:
         write_results(TABLE, results)
-        console.print(f"{TABLE}: written", markup=False, highlight=False)
+        say(f"{TABLE}: written")
 
 
 def _entries(names: list[str]) -> list[Entry]:
@@ -94,7 +94,7 @@ def _entries(names: list[str]) -> list[Entry]:
     known = sorted({entry.kernel for entry in entries})
     for name in names:
         if name not in known:
-            raise InputError(f"kernel: got {name!r}, takes {', '.join(known)}")
+            raise InputError(f"--kernel: got {name!r}, takes {', '.join(known)}")
     return [entry for entry in entries if not names or entry.kernel in names]
 
 
@@ -104,7 +104,7 @@ def _noted(progress: Callable[[float, float | None], None]) -> Callable[..., Non
     def note(done: int, total: int) -> None:
         progress(done, total)
         if done and done % 100 == 0 and not console.is_terminal:
-            console.print(f"{done} of {total}", highlight=False)
+            say(f"{done} of {total}")
 
     return note
 
@@ -115,7 +115,7 @@ def _show(results: list[Result]) -> None:
         widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
         for row in (_HEADER, *rows):
             line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            console.print(line.rstrip(), markup=False, highlight=False)
+            say(line.rstrip())
         return
     table = Table(*_HEADER)
     for row in rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -13,14 +13,29 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
 
-def complain(error: Exception) -> None:
+def say(text: str) -> None:
+    """Print a sentence as it is: what stands in brackets or colons may be part of a file's name."""
+    console.print(text, markup=False, highlight=False, emoji=False)
+
+
+def complain(error: Exception | str) -> None:
     """Say in a sentence why a command cannot be carried out."""
-    errors.print(f"sepfast: {error}", style="red", markup=False, highlight=False)
+    errors.print(f"sepfast: {error}", style="red", markup=False, highlight=False, emoji=False)
+
+
+def show(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose cells are as they are, like `say`'s sentences."""
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 @contextmanager
@@ -37,7 +52,7 @@ def bar(
         A function of what is done and what there is in all, None where that is not known.
     """
     if plain or not console.is_terminal:
-        console.print(description, markup=False, highlight=False)
+        say(description)
         yield lambda done, total: None
         return
     columns = (

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from sepfast.cli.console import console
+from sepfast.cli.console import say, show
 from sepfast.cli.options import Device
 
 
@@ -29,15 +28,15 @@ def demo(
 
     with shown() as report:
         outcome = run(output, options=OPTIONS, device=device, report=report)
-    table = Table("SDR of the unseen seconds, dB", "mixture as estimate", "separated")
-    for source in outcome.scores.sources:
-        before, after = outcome.sdr(source)
-        table.add_row(source, f"{before:.1f}", f"{after:.1f}")
-    console.print(table)
+    show(
+        ("SDR of the unseen seconds, dB", "mixture as estimate", "separated"),
+        [
+            (source, *(f"{sdr:.1f}" for sdr in outcome.sdr(source)))
+            for source in outcome.scores.sources
+        ],
+    )
     training, separation, scoring = outcome.seconds
-    console.print(
+    say(
         f"training {training:.0f} s, separation {separation:.1f} s, scoring {scoring:.0f} s; "
-        f"listen: {outcome.page}",
-        markup=False,
-        highlight=False,
+        f"listen: {outcome.page}"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepfast.cli.console import console
+from sepfast.cli.console import say
 from sepfast.cli.options import Device
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def doctor(
         typer.echo(json_format.dumps(found.as_json(), indent=1))
     else:
         for line in _lines(found):
-            console.print(anonymous(line), markup=False, highlight=False, emoji=False)
+            say(anonymous(line))
     if not found.passed:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepfast.cli.console import bar, console
+from sepfast.cli.console import bar, say
 from sepfast.cli.options import Device
 from sepfast.cli.separate import Subtype
 from sepfast.errors import InputError
@@ -75,13 +75,11 @@ def enhance(
             waveform, sample_rate, face, rate, statistics=usual, progress=progress
         ).numpy()
     _write(writer, voice)
-    console.print(f"{output}: peak {writer.peak:.2f}", markup=False, highlight=False)
+    say(f"{output}: peak {writer.peak:.2f}")
     if writer.clipped:
-        console.print(
+        say(
             f"{output}: {writer.clipped} samples beyond full scale were cut off "
-            f"(peak {writer.peak:.2f}); a .wav with --subtype float keeps them",
-            markup=False,
-            highlight=False,
+            f"(peak {writer.peak:.2f}); a .wav with --subtype float keeps them"
         )
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from sepfast.cli.console import bar, console
+from sepfast.cli.console import bar, say, show
 from sepfast.cli.evaluate_talkers import are_manifests, score_manifests
 from sepfast.cli.evaluate_transfer import are_transfers, score_transfers
 from sepfast.cli.options import Denoisers, Device
@@ -130,11 +129,13 @@ def evaluate(
     [bold]Example[/bold]: torchrun --nproc-per-node 4 -m sepfast evaluate musdb18 -m
     model.safetensors -o scores --resume
     """
-    if (resume or how_many() > 1) and (are_transfers(references) or are_manifests(references)):
+    transfers = are_transfers(references)
+    songs = not (transfers or are_manifests(references))
+    if not songs and (resume or how_many() > 1):
         raise InputError("evaluate: takes --resume and several processes for songs alone")
-    if denoise and (model is None or are_transfers(references) or are_manifests(references)):
+    if denoise and (model is None or not songs):
         raise InputError("--denoise: takes a --model that separates songs")
-    if are_transfers(references):
+    if transfers:
         if oracle or side_info or split or video_rate is not None or (window, hop) != (1.0, 1.0):
             raise InputError(
                 "evaluate: takes of duets and pairs no --oracle, --side-info, --split, --window, "
@@ -145,7 +146,7 @@ def evaluate(
         )
         _show(found, f"scores and plot: {output}")
         return
-    if are_manifests(references):
+    if not songs:
         if oracle or side_info or split or (window, hop) != (1.0, 1.0):
             raise InputError(
                 "evaluate: takes of manifests no --oracle, --side-info, --split, --window or --hop"
@@ -170,25 +171,42 @@ def evaluate(
         raise InputError("evaluate: takes one of --estimates, --model and --oracle")
     if side_info is not None and model is None:
         raise InputError("--side-info: takes a --model that is told it")
+    given = _Given(estimates, model, oracle, side_info, tuple(denoise or ()))
+    _score_songs(
+        references[0], given, output, device, split=split, window=window, hop=hop, resume=resume
+    )
+
+
+def _score_songs(
+    references: Path,
+    given: _Given,
+    output: Path,
+    device: str | None,
+    *,
+    split: str | None,
+    window: float,
+    hop: float,
+    resume: bool,
+) -> None:
+    """Score songs, in all processes that share them; the first shows what was found."""
     from sepfast.evaluation import table
     from sepfast.evaluation.songs import evaluate_songs
 
-    given = _Given(estimates, model, oracle, side_info, tuple(denoise or ()))
     with shared() as team:
         estimator = given.estimator(team.device(device))
         with bar("scoring", plain=team.several) as progress:
             report = evaluate_songs(
-                references[0],
+                references,
                 estimator,
                 output,
                 split=split,
                 window=window,
                 hop=hop,
                 resume=resume,
-                made_by=given.made_by(references[0]),
+                made_by=given.made_by(references),
                 team=team,
                 progress=_counted(team) if team.several else progress,
-                note=_say,
+                note=say,
             )
     if team.leads:
         _show(table(report), f"scores and plots: {output}")
@@ -196,20 +214,13 @@ def evaluate(
 
 def _counted(team: Team) -> Callable[[float, float | None], None]:
     """A line after each song: bars of several processes would lie over each other."""
-    return lambda done, total: _say(f"process {team.rank}: {done} of {total} songs")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    return lambda done, total: say(f"process {team.rank}: {done} of {total} songs")
 
 
 def _show(found: ScoreTable, where: str) -> None:
-    shown = Table(*found.header)
-    for row in found.rows:
-        shown.add_row(*row)
-    console.print(shown)
+    show(found.header, found.rows)
     for text in (*found.notes, where):
-        _say(text)
+        say(text)
 
 
 @dataclass(frozen=True)

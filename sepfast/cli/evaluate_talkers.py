@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepfast.cli.console import bar, console
+from sepfast.cli.console import bar, say
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def score_manifests(
             output,
             video_rate=video_rate,
             progress=progress,
-            note=lambda text: console.print(text, markup=False, highlight=False),
+            note=say,
         )
     return speech_table(report)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepfast.cli.console import bar, console
+from sepfast.cli.console import bar, say
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ def are_transfers(references: list[Path]) -> bool:
     Raises:
         InputError: where there is something else beside.
     """
-    from sepfast.data.duets import is_duet_manifest, is_pair_folder
+    from sepfast.data.duets import is_duet_manifest
+    from sepfast.data.pairs import is_pair_folder
 
     duets = [path.is_file() and is_duet_manifest(path) for path in references]
     pairs = [path.is_dir() and is_pair_folder(path) for path in references]
@@ -50,19 +51,20 @@ def score_transfers(
     items = _items(references, data)
     estimator = _estimator(estimates, model, device)
     with bar("scoring") as progress:
-        report = evaluate_transfer(items, estimator, output, progress=progress, note=_note)
+        report = evaluate_transfer(items, estimator, output, progress=progress, note=say)
     return transfer_table(report)
 
 
 def _items(references: list[Path], data: Path | None) -> Sequence[Item]:
-    from sepfast.data.duets import find_pairs, read_duets
+    from sepfast.data.duets import read_duets
+    from sepfast.data.pairs import find_pairs
 
     if references[0].is_dir():
         if data is not None:
             raise InputError("evaluate: takes of a folder with mixtures/ and clean/ no --data")
         pairs, skipped = find_pairs(references[0])
         for reason in skipped:
-            _note(f"skipped: {reason}")
+            say(f"skipped: {reason}")
         return pairs
     if data is None:
         raise InputError("evaluate: takes --data with a manifest, the folder of its recordings")
@@ -79,7 +81,3 @@ def _estimator(estimates: Path | None, model: Path | None, device: str | None) -
 
     assert model is not None
     return ModelTargets(load(model), device=pick_device(device))
-
-
-def _note(text: str) -> None:
-    console.print(text, markup=False, highlight=False)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sepfast.cli.console import console
+from sepfast.cli.console import console, say
 from sepfast.cli.plan import flag_of, needed_in_words
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def experiments(
         return
     found = experiment(name)
     for line in (*found.text.splitlines(), "", *_how(found)):
-        console.print(line, markup=False, highlight=False)
+        say(line)
 
 
 def _listing(found: list[Experiment]) -> Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sepfast.cli.console import bar, console
+from sepfast.cli.console import bar, say
 
 if TYPE_CHECKING:
     from sepfast.export import Written
@@ -66,27 +66,18 @@ def export(
         written = write_export(
             made, output, format=format and format.value, fused=fused, frames=frames
         )
-    _say(written)
+    _tell(written)
 
 
-def _say(written: Written) -> None:
+def _tell(written: Written) -> None:
+    """What the file holds, takes and gives, and how near it is to the model."""
     told = written.description
-    console.print(
-        f"{written.path}: {told['model']}, {_reader(written)}", markup=False, highlight=False
-    )
+    say(f"{written.path}: {told['model']}, {_reader(written)}")
     for word, ports in (("takes", told["inputs"]), ("gives", told["outputs"])):
         for port in ports:
-            console.print(
-                f"  {word} {port['name']} ({_axes(port)}): {port['meaning']}",
-                markup=False,
-                highlight=False,
-            )
+            say(f"  {word} {port['name']} ({_axes(port)}): {port['meaning']}")
     shapes = "; ".join(", ".join(map(str, each)) for each in written.checked)
-    console.print(
-        f"  differs from the model by {written.error:.1e} of its norm at most, at {shapes}",
-        markup=False,
-        highlight=False,
-    )
+    say(f"  differs from the model by {written.error:.1e} of its norm at most, at {shapes}")
 
 
 def _axes(port: dict[str, Any]) -> str:

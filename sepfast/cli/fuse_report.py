@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from sepfast.cli.console import console
+from sepfast.cli.console import say, show
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,16 +28,11 @@ def fuse_report(
     from sepfast.fusion import fuse, shown
 
     report = fuse(_model(model))
-    table = Table("layer", "class", "fused", "by operator, or why not")
-    for done in report.replaced:
-        table.add_row(shown(done.name), done.layer, "yes", done.operator)
-    for left in report.skipped:
-        table.add_row(shown(left.name), left.layer, "no", left.reason)
-    if table.row_count:
-        console.print(table)
-    console.print(
-        f"{len(report.replaced)} replaced, {len(report.skipped)} skipped", highlight=False
-    )
+    rows = [(shown(done.name), done.layer, "yes", done.operator) for done in report.replaced]
+    rows += [(shown(left.name), left.layer, "no", left.reason) for left in report.skipped]
+    if rows:
+        show(("layer", "class", "fused", "by operator, or why not"), rows)
+    say(f"{len(report.replaced)} replaced, {len(report.skipped)} skipped")
 
 
 def _model(given: str) -> Model:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sepfast.cli.console import console
+from sepfast.cli.console import say
 
 
 def importing(reported: Callable[[Callable[..., None]], Callable[..., None]]) -> typer.Typer:
@@ -34,4 +34,4 @@ def pytorchconvsep(
     from sepfast.importers import import_pytorchconvsep
 
     save(import_pytorchconvsep(checkpoint, stats), output)
-    console.print(f"{output}: deepconvsep-stereo", markup=False, highlight=False)
+    say(f"{output}: deepconvsep-stereo")

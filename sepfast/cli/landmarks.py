@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sepfast.cli.console import bar, console, errors
+from sepfast.cli.console import bar, complain, say
 from sepfast.errors import InputError
 
 
@@ -46,13 +46,9 @@ def landmarks(
             if len(videos) == 1:
                 raise
             failed += 1
-            errors.print(f"sepfast: {error}", style="red", markup=False, highlight=False)
+            complain(error)
             continue
         missing = f", {found.missing} without a face interpolated" if found.missing else ""
-        console.print(
-            f"{path}: {len(found.landmarks)} frames at {found.video_rate:.4g} a second{missing}",
-            markup=False,
-            highlight=False,
-        )
+        say(f"{path}: {len(found.landmarks)} frames at {found.video_rate:.4g} a second{missing}")
     if failed:
         raise InputError(f"{failed} of {len(videos)} videos have no usable face")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
-from sepfast.cli.console import console
+from sepfast.cli.console import show
 
 
 def models() -> None:
@@ -14,12 +12,12 @@ def models() -> None:
     """
     from sepfast.models import create_model, list_models, model_options
 
-    table = Table("model", "parameters", "options and their defaults")
+    rows = []
     for name in list_models():
         size = sum(p.numel() for p in create_model(name).parameters())
         options = ", ".join(f"{key}={_shown(value)}" for key, value in model_options(name).items())
-        table.add_row(name, f"{size:,}", options)
-    console.print(table)
+        rows.append((name, f"{size:,}", options))
+    show(("model", "parameters", "options and their defaults"), rows)
 
 
 def _shown(value: object) -> str:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sepfast.cli.console import console
+from sepfast.cli.console import console, say
 from sepfast.cli.options import Device
 from sepfast.cli.plan import Plan, plan_of
 from sepfast.cli.training_report import shown
@@ -89,7 +89,7 @@ def profile(
     [bold]Example[/bold]: sepfast profile c-m1 --steps 20 --set cuda_graph=true -o captured
     """
     if ranges_only and output is not None:
-        raise InputError(f"-o: got {output} beside --ranges-only, which writes nothing")
+        raise InputError(f"-o: got {output} beside --ranges-only, takes one of them")
     plan = plan_of(config, None, settings or [])
     assert plan.experiment is not None
     folder = output or Path(f"profile-{plan.experiment.name}")
@@ -152,20 +152,21 @@ def _commands(given: Sequence[str], steps: int | None, folder: Path) -> list[str
 def _show(found: Profile, folder: Path) -> None:
     """What was seen, the most important first."""
     examples = f"{found.batch_size} example{'s' * (found.batch_size > 1)}"
-    _say(f"{found.name}: a step of {found.model} with {examples} takes {found.seconds:.3g} s")
-    _say(f"on {found.device}, where operators ran {found.path}")
+    say(f"{found.name}: a step of {found.model} with {examples} takes {found.seconds:.3g} s")
+    say(f"on {found.device}, where operators ran {found.path}")
     if not found.device_rows:
-        _say("fused kernels do not run on a CPU: these shares are no measure of a GPU's", "yellow")
+        warning = "fused kernels do not run on a CPU: these shares are no measure of a GPU's"
+        console.print(warning, style="yellow", highlight=False)
     for note in found.notes:
-        _say(note)
+        say(note)
     console.print()
     console.print(_shares(found), soft_wrap=False)
     if found.busy is not None:
-        _say(f"the GPU had a kernel to run in {found.busy:.0%} of the time")
+        say(f"the GPU had a kernel to run in {found.busy:.0%} of the time")
     console.print()
     console.print(_functions(found), soft_wrap=False)
     console.print()
-    _say(f"{folder}: trace.json for ui.perfetto.dev, functions.txt, summary.json")
+    say(f"{folder}: trace.json for ui.perfetto.dev, functions.txt, summary.json")
 
 
 def _shares(found: Profile) -> Table:
@@ -231,14 +232,10 @@ def _show_commands(commands: Sequence[str]) -> None:
     """Nsight's, in lines that can be copied together."""
     for what, command in zip(_TOOLS, commands, strict=True):
         console.print()
-        _say(what)
+        say(what)
         lines = [""]
         for word in map(shlex.quote, shlex.split(command)):
             if lines[-1] and len(lines[-1]) + len(word) > console.width - 6:
                 lines.append("")
             lines[-1] += f" {word}" if lines[-1] else word
-        _say("  " + " \\\n    ".join(lines))
-
-
-def _say(text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False)
+        say("  " + " \\\n    ".join(lines))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sepfast.cli.console import bar, console, errors
+from sepfast.cli.console import bar, complain, say
 from sepfast.cli.options import Denoisers, Device
 from sepfast.errors import InputError
 from sepfast.sharing import Team, shared
@@ -155,13 +155,11 @@ def _separate(
             if len(work) == 1 and not team.several:
                 raise
             failed.append(str(error))
-            _fail(f"sepfast: {error}")
+            complain(error)
     told = [reason for of_one in team.exchange(failed, last=True) for reason in of_one]
     if told and team.leads:
         if team.several:
-            _fail("sepfast: what could not be separated:")
-            for reason in told:
-                _fail(f"  {reason}")
+            complain("\n  ".join(["what could not be separated:", *told]))
         raise InputError(f"{len(told)} of {len(work)} files could not be separated")
 
 
@@ -171,11 +169,7 @@ def _missing(team: Team, work: list[_Work], separator: Separator, output: _Outpu
 
     left = [(job, s) for job, s in work if not has_stems(job, separator.sources, output.form)]
     if team.leads:
-        console.print(
-            f"{len(work) - len(left)} of {len(work)} recordings have their stems already",
-            markup=False,
-            highlight=False,
-        )
+        say(f"{len(work) - len(left)} of {len(work)} recordings have their stems already")
     return left
 
 
@@ -194,16 +188,10 @@ def _one(team: Team, separator: Separator, job: Job, side: Path | None, output: 
         )
     for stem in stems:
         if stem.clipped:
-            console.print(
+            say(
                 f"{stem.path}: {stem.clipped} samples beyond full scale were cut off "
-                f"(peak {stem.peak:.2f}); --subtype float keeps them",
-                markup=False,
-                highlight=False,
+                f"(peak {stem.peak:.2f}); --subtype float keeps them"
             )
     names = [stem.path.name for stem in stems]
     names += [] if side is None else ["alignment.csv", "alignment.png"]
-    console.print(f"{job.folder}: {', '.join(names)}", highlight=False)
-
-
-def _fail(text: str) -> None:
-    errors.print(text, style="red", markup=False, highlight=False)
+    say(f"{job.folder}: {', '.join(names)}")

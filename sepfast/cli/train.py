@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepfast.cli.console import console
+from sepfast.cli.console import say
 from sepfast.cli.options import Device
 from sepfast.cli.plan import epochs_of, fraction_or_folder, one_of, plan_of
 from sepfast.cli.processes import one_voice
@@ -370,7 +370,7 @@ def train(
             resume=resume,
             report=report,
         )
-    console.print(_conclusion(output, history), markup=False, highlight=False)
+    say(_conclusion(output, history))
 
 
 def _conclusion(folder: Path, history: History) -> str:

@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sepfast.cli.console import console
+from sepfast.cli.console import console, say
 
 if TYPE_CHECKING:
     from sepfast.training.history import Epoch, Task
@@ -48,7 +48,7 @@ class _Lines:
 
     def note(self, text: str) -> None:
         """Print a sentence."""
-        console.print(text, markup=False, highlight=False)
+        say(text)
 
     def progress(self, task: Task, done: int, total: int) -> None:
         """Print a task's name when it begins."""
@@ -86,7 +86,7 @@ class _Bars:
 
     def note(self, text: str) -> None:
         """Print a sentence above the bars."""
-        console.print(text, markup=False, highlight=False)
+        say(text)
 
     def progress(self, task: Task, done: int, total: int) -> None:
         """Move a task's bar."""

@@ -27,7 +27,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sepfast.data.song_audio import default_cache_dir
+from sepfast.data.song_audio import cache_folder
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
 
@@ -91,7 +91,7 @@ class Variations:
         versions: of each fragment, 1 or more; 4 in the paper.
         seed: of what is drawn.
         sample_rate: Hz.
-        cache_dir: where they are kept, in a folder of their own; None for `default_cache_dir()`.
+        cache_dir: where they are kept, in a folder of their own; None for the user's cache.
 
     Raises:
         InputError: where `librosa` is not installed.
@@ -106,8 +106,7 @@ class Variations:
                 "`pip install 'sepfast[train]'`, or an augmentation of 0"
             )
         self.versions, self.seed, self.sample_rate = versions, seed, sample_rate
-        folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-        self.folder = folder / "variations"
+        self.folder = cache_folder(cache_dir) / "variations"
         self._made_by = f"{_FORMAT}|librosa {installed_version('librosa')}|{sample_rate}"
 
     def variation(self, place: tuple[int, int], version: int) -> Variation:

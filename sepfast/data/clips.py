@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sepfast.data.audio import AudioReader, is_audio
 from sepfast.data.decoders import SUFFIXES
+from sepfast.data.resampling import resampled_length
 from sepfast.data.song_audio import SongAudio
 from sepfast.data.songs import Song, Track
 from sepfast.errors import InputError
@@ -198,7 +199,7 @@ def _samples(key: str, path: Path, cache_dir: PathLike | None) -> int:
     """Samples at 16 kHz; only a file that does not say how long it is is decoded."""
     with AudioReader(path) as reader:
         if reader.samples is not None:
-            return -(-reader.samples * SAMPLE_RATE // reader.sample_rate)
+            return resampled_length(reader.samples, reader.sample_rate, SAMPLE_RATE)
     return _opened(key, path, cache_dir).samples
 
 

@@ -307,6 +307,9 @@ def statistics(
     Returns:
         Minimum and maximum, each (N * C + C, F) on the CPU: source by source, channel by channel,
         the mixture last, which is what `DeepConvSep.set_statistics` takes.
+
+    Raises:
+        InputError: for no songs, or a file of a song that cannot be read.
     """
     if not songs:
         raise InputError("songs: got none, takes at least one")

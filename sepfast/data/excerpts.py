@@ -56,6 +56,10 @@ class Excerpts:
 
     Attributes:
         shape: of an excerpt, (1 + N, C, samples).
+
+    Raises:
+        InputError: for no songs; when it is read, for a song of other sources or channels than
+            the first.
     """
 
     def __init__(self, songs: Sequence[Recording], samples: int) -> None:

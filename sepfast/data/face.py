@@ -9,7 +9,7 @@ Source: D (Morrone et al. 2019), section 3.4.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -175,7 +175,7 @@ def extract_file(
 
 
 def _check_gaps(
-    video: Path, seen: Sequence[int] | NDArray[np.intp], frames: int, rate: float, longest: float
+    video: Path, seen: NDArray[np.intp], frames: int, rate: float, longest: float
 ) -> None:
     """Raise where a run of frames without a face is too long."""
     edges = np.concatenate(([-1], seen, [frames]))

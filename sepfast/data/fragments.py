@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sepfast.data.augmentation import Variations
-from sepfast.data.examples import Recording
+from sepfast.data.excerpts import Recording
 from sepfast.data.side_information import side_information
 from sepfast.errors import InputError
 from sepfast.ops import stft_magnitude
@@ -65,7 +65,9 @@ class Fragments:
             self.places += [(number, part) for part in cut if self._sounds(number, part)]
             progress(number + 1, len(songs))
         if not self.places:
-            raise InputError(f"songs: got {len(songs)} of nothing but silence")
+            raise InputError(
+                f"songs: got {len(songs)} of nothing but silence, takes some that sound"
+            )
 
     def __len__(self) -> int:
         return len(self.places)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sepfast.data.arrays import read_arrays
 from sepfast.data.examples import statistics
 from sepfast.data.excerpts import Recording
-from sepfast.data.song_audio import default_cache_dir
+from sepfast.data.song_audio import cache_folder
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
 from sepfast.reference import Framing
@@ -65,8 +65,7 @@ def kept_statistics(
     known = [song for song in songs if isinstance(song, KnownRecording)]
     if not songs or len(known) < len(songs):
         return statistics(songs, framing, progress, device)
-    folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    path = folder / "statistics" / f"{_key(known, framing)}.npz"
+    path = cache_folder(cache_dir) / "statistics" / f"{_key(known, framing)}.npz"
     found = _found(path, framing.bins, note)
     if found is not None:
         total = sum(framing.frames(song.samples) for song in songs)
@@ -86,13 +85,11 @@ def _key(songs: Sequence[KnownRecording], framing: Framing) -> str:
 
 def _found(path: Path, bins: int, note: Callable[[str], None]) -> tuple[Tensor, Tensor] | None:
     """What is kept at `path`; None where there is nothing, or, with a note, nothing of use."""
-    try:
-        # Opened here, since numpy leaves a broken archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            minimum, maximum = map(torch.from_numpy, (arrays["minimum"], arrays["maximum"]))
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.exists(path):
         return None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+    try:
+        minimum, maximum = map(torch.from_numpy, read_arrays(path, ("minimum", "maximum")))
+    except (InputError, TypeError):  # of numbers that PyTorch has no type for
         note(f"{path}: is broken, the statistics are made anew")
         return None
     right = minimum.shape == maximum.shape and minimum.shape[1:] == (bins,)

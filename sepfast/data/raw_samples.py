@@ -44,6 +44,9 @@ class RawSamples:
         samples: of each channel.
         channels: in the file.
         encoding: "int16" and "int24" with full scale at 1.0, or "float32".
+
+    Raises:
+        InputError: for another encoding.
     """
 
     path: Path

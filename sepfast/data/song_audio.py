@@ -67,7 +67,7 @@ class SongAudio:
             raise InputError(f"channels: got {channels}, takes 1 or 2")
         self.song, self.sample_rate, self.channels = song, sample_rate, channels
         self.sources = tuple(sources)
-        folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+        folder = cache_folder(cache_dir)
         self._tracks = {
             name: _opened(track, sample_rate, channels, folder)
             for name, track in _wanted(song, self.sources).items()
@@ -76,9 +76,10 @@ class SongAudio:
         self._first = round(start * sample_rate)
         last = whole if stop is None else min(whole, round(stop * sample_rate))
         if not 0 <= self._first < last:
+            end = "its end" if stop is None else f"{stop} s"
             raise InputError(
-                f"{song.name}: has no samples from {start} s to {stop or 'its end'}"
-                f"{' s' if stop else ''}; it lasts {whole / sample_rate:.2f} s"
+                f"{song.name}: has no samples from {start} s to {end}; it lasts "
+                f"{whole / sample_rate:.2f} s"
             )
         self.samples = last - self._first
 
@@ -175,6 +176,11 @@ def default_cache_dir() -> Path:
     """Where decoded audio is kept: `$XDG_CACHE_HOME/sepfast`, or else `~/.cache/sepfast`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sepfast"
+
+
+def cache_folder(given: PathLike | None) -> Path:
+    """The folder that is given for a cache, or the user's own for None."""
+    return default_cache_dir() if given is None else Path(given)
 
 
 class _Samples(Protocol):

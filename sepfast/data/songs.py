@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepfast.data.decoders import SEEKABLE
+from sepfast.data.usable import visible
 from sepfast.errors import InputError
-from sepfast.files import PathLike, atomic
+from sepfast.files import PathLike, atomic, file_called
 
 SOURCES = ("vocals", "drums", "bass", "other")
 
@@ -113,7 +114,11 @@ def find_songs_of(
 
 
 def write_names(path: PathLike, songs: Iterable[Song]) -> None:
-    """Write the names of songs, each in a line of its own."""
+    """Write the names of songs, each in a line of its own.
+
+    Raises:
+        InputError: where the file cannot be written.
+    """
     with atomic(path) as temporary:
         temporary.write_text("".join(f"{song.name}\n" for song in songs), "utf-8")
 
@@ -149,7 +154,7 @@ def _candidates(root: Path, split: str | None, sources: tuple[str, ...]) -> Iter
 
 
 def _songs_in(folder: Path, split: str | None, sources: tuple[str, ...]) -> Iterator[Song | str]:
-    for entry in _visible(folder):
+    for entry in visible(folder):
         if entry.name.endswith(_MUSDB_SUFFIX):
             yield _musdb_song(entry, split, sources)
         elif _is_song(entry, sources):
@@ -160,7 +165,7 @@ def _dsd100_songs(
     root: Path, folder: str, split: str, sources: tuple[str, ...]
 ) -> Iterator[Song | str]:
     mixtures, stems = root / "Mixtures" / folder, root / "Sources" / folder
-    names = {entry.name for entry in (*_visible(mixtures), *_visible(stems)) if entry.is_dir()}
+    names = {entry.name for entry in (*visible(mixtures), *visible(stems)) if entry.is_dir()}
     for name in sorted(names):
         yield _folder_song(name, split, mixtures / name, stems / name, sources)
 
@@ -179,12 +184,13 @@ def _folder_song(
     name: str, split: str | None, mixture: Path, folder: Path, sources: tuple[str, ...]
 ) -> Song | str:
     """The song whose mixture and whose stems lie in two folders, mostly the same."""
-    files = {source: _audio_file(folder, source) for source in dict.fromkeys((*sources, *SOURCES))}
+    wanted = dict.fromkeys((*sources, *SOURCES))
+    files = {source: file_called(folder, source, SEEKABLE) for source in wanted}
     stems = {source: Track(path) for source, path in files.items() if path}
     missing = [source for source in sources if source not in stems]
     if missing:
         return f"{folder} has no {', '.join(missing)}"
-    whole = _audio_file(mixture, "mixture")
+    whole = file_called(mixture, "mixture", SEEKABLE)
     if not whole and len(stems) < 2:
         return f"{folder} has no mixture, and only one stem to sum"
     return Song(name, split, Track(whole) if whole else None, stems)
@@ -192,16 +198,4 @@ def _folder_song(
 
 def _is_song(folder: Path, sources: tuple[str, ...]) -> bool:
     """Whether a folder holds a mixture or any stem."""
-    return any(_audio_file(folder, name) for name in ("mixture", *sources, *SOURCES))
-
-
-def _audio_file(folder: Path, name: str) -> Path | None:
-    paths = (folder / f"{name}{suffix}" for suffix in SEEKABLE)
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _visible(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, less what is hidden; nothing where there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return any(file_called(folder, name, SEEKABLE) for name in ("mixture", *sources, *SOURCES))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,9 @@ import torch
 from numpy.typing import NDArray
 
 from sepfast import ops
+from sepfast.data.arrays import read_arrays
 from sepfast.data.landmarks import COLUMNS, Floats
-from sepfast.data.song_audio import default_cache_dir
+from sepfast.data.song_audio import cache_folder
 from sepfast.data.talker_mixtures import Mixture
 from sepfast.data.talkers import FRAMING, SAMPLE_RATE, Utterance, by_speaker
 from sepfast.errors import InputError
@@ -141,7 +141,7 @@ def speaker_statistics(
     """
     if not mixtures:
         raise InputError("mixtures: got none, takes at least one")
-    folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    folder = cache_folder(cache_dir)
     spoken = by_speaker(utterances)
     mixed: dict[str, list[Mixture]] = {}
     for mixture in sorted(mixtures, key=lambda one: one.key):
@@ -198,17 +198,15 @@ def _kept(folder: Path, features: int, key: str, blocks: Callable[[], Iterable[F
         running.add(block)
     moments = running.moments()
     with atomic(path) as temporary:
-        np.savez(temporary, mean=moments.mean, deviation=moments.deviation)
+        np.savez(temporary, **moments._asdict())
     return moments
 
 
 def _held(path: Path, features: int) -> Moments | None:
     """The moments in a file, or None where there is none or it is broken."""
     try:
-        # Opened here, since numpy leaves a broken archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            moments = Moments(arrays["mean"], arrays["deviation"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        moments = Moments(*read_arrays(path, Moments._fields))
+    except InputError:
         return None
     right = all(part.shape == (features,) and part.dtype == np.float32 for part in moments)
     return moments if right else None

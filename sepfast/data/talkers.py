@@ -28,11 +28,12 @@ from sepfast.data.landmarks import (
     read_landmarks,
     read_video_rate,
 )
+from sepfast.data.resampling import resampled_length
 from sepfast.data.song_audio import SongAudio
 from sepfast.data.songs import Song, Track
-from sepfast.data.usable import usable
+from sepfast.data.usable import usable, visible
 from sepfast.errors import InputError
-from sepfast.files import PathLike
+from sepfast.files import PathLike, file_called
 from sepfast.reference import FRAMINGS
 
 #: Hz at which system D hears.
@@ -233,10 +234,12 @@ def _recordings(root: Path) -> Iterator[tuple[Path, Path]]:
         speakers = [root.resolve()]
     else:
         volunteers = root / "volunteers"
-        speakers = _visible(volunteers if volunteers.is_dir() else root)
+        speakers = visible(volunteers if volunteers.is_dir() else root)
     for speaker in speakers:
         folder = _audio_folder(speaker)
-        files = [path for path in _visible(folder) if path.suffix.lower() in SEEKABLE]
+        if folder is None:
+            continue
+        files = [path for path in visible(folder) if path.suffix.lower() in SEEKABLE]
         # One of two files with the same name, .wav before .flac.
         files.sort(key=lambda path: (path.stem, SEEKABLE.index(path.suffix.lower())))
         named = {path.stem: path for path in reversed(files)}
@@ -248,16 +251,9 @@ def _audio_folder(speaker: Path) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def _visible(folder: Path | None) -> list[Path]:
-    if folder is None or not folder.is_dir():
-        return []
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
 def _utterance(speaker: Path, audio: Path, video_rate: float | None) -> Utterance:
     """One recording with its landmarks; `InputError` is the reason to skip it."""
-    files = (speaker / "landmarks" / f"{audio.stem}{suffix}" for suffix in LANDMARK_SUFFIXES)
-    landmarks = next((path for path in files if path.is_file()), None)
+    landmarks = file_called(speaker / "landmarks", audio.stem, LANDMARK_SUFFIXES)
     if landmarks is None:
         raise InputError(f"{audio} has no landmarks/{audio.stem}.txt or .npy")
     rate = read_video_rate(landmarks) or video_rate
@@ -280,7 +276,7 @@ def _samples(audio: Path) -> int:
     with AudioReader(audio) as reader:
         if reader.samples is None:
             raise InputError(f"{audio}: does not say how long it is")
-        return -(-reader.samples * SAMPLE_RATE // reader.sample_rate)
+        return resampled_length(reader.samples, reader.sample_rate, SAMPLE_RATE)
 
 
 def _naming(path: Path, error: InputError) -> InputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TypeVar
 
 from sepfast.errors import InputError
@@ -30,3 +31,10 @@ def usable(
             reasons.append(str(error))
         progress(done, len(places))
     return found, reasons
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, less what is hidden; nothing where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sepfast.errors import InputError
-from sepfast.evaluation.report import Report, ScoreTable
+from sepfast.evaluation.report import Report, ScoreTable, count_songs
+from sepfast.evaluation.score import DOUBTFUL, SILENCE
 from sepfast.evaluation.style import INK, box, picture
 from sepfast.files import PathLike
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 #: The paper's metrics, in the order of its figure.
 COMPARED = ("sdr", "sar", "sir", "pes", "eps")
 
-_LESS_IS_BETTER = ("pes", "eps")
-_UNTRUSTED = ("sar", "sir")
 _HEIGHT = 3.0  # inches
 _FACE = "#A9CFE8"
 _POINTS: Any = {
@@ -58,7 +57,7 @@ def compare_plots(reports: Mapping[str, Report], source: str, path: PathLike) ->
     with picture(path, _HEIGHT) as figure:
         axes = figure.subplots(1, len(COMPARED))
         for metric, ax in zip(COMPARED, axes, strict=True):
-            doubtful = metric in _UNTRUSTED and any(r.untrusted for r in reports.values())
+            doubtful = metric in DOUBTFUL and any(r.untrusted for r in reports.values())
             _panel(ax, metric, values[metric], songs, doubtful)
         axes[0].set_ylabel("dB")
         figure.suptitle(_heading(source, songs, values), fontsize=9)
@@ -76,8 +75,8 @@ def medians_table(reports: Mapping[str, Report], source: str) -> ScoreTable:
         (name, *(_median(values[metric][name], songs) for metric in COMPARED)) for name in reports
     ]
     notes = [
-        f"{source}, {_songs(songs)}: median over songs; in brackets the songs that have such a "
-        "score, where not all do. PES and EPS: lower is better."
+        f"{source}, {count_songs(songs)}: median over songs; in brackets the songs that have such "
+        "a score, where not all do. PES and EPS: lower is better."
     ]
     untrusted = [name for name, report in reports.items() if report.untrusted]
     if untrusted:
@@ -93,7 +92,7 @@ def _values(reports: Mapping[str, Report], source: str) -> Values:
         scores = [song.sources[source] for song in report.songs]
         for metric in COMPARED:
             over_songs = [
-                getattr(s, metric).decibels if metric in _LESS_IS_BETTER else s.medians[metric]
+                getattr(s, metric).decibels if metric in SILENCE else s.medians[metric]
                 for s in scores
             ]
             values = np.array(over_songs, np.float64)
@@ -135,7 +134,7 @@ def _frames(frames: set[tuple[float, float]]) -> str:
 
 
 def _heading(source: str, songs: int, values: Values) -> str:
-    heading = f"{source}: a point is one of {_songs(songs)}"
+    heading = f"{source}: a point is one of {count_songs(songs)}"
     if all(len(v) == songs for by_name in values.values() for v in by_name.values()):
         return heading
     return f"{heading}; \N{MINUS SIGN}n below a box: n songs have no such score"
@@ -156,7 +155,7 @@ def _panel(
             ax.text(position, 0.012, text, rotation=turn, **_COUNT, transform=across)
         if len(over_songs):
             _box(ax, position, over_songs)
-    about = "lower is better" if metric in _LESS_IS_BETTER else "not trusted" * doubtful
+    about = "lower is better" if metric in SILENCE else "not trusted" * doubtful
     ax.set_title(f"{metric.upper()}\n{about}", fontsize=8)
     ax.set_xticks(range(len(values)), values, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_xlim(-0.6, len(values) - 0.4)
@@ -176,7 +175,3 @@ def _median(values: np.ndarray, songs: int) -> str:
     if not values.size:
         return "-"
     return f"{np.median(values):.2f}" + f" ({values.size})" * (values.size < songs)
-
-
-def _songs(count: int) -> str:
-    return "1 song" if count == 1 else f"{count} songs"

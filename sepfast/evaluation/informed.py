@@ -22,7 +22,7 @@ from sepfast.data.songs import Song
 from sepfast.errors import InputError
 from sepfast.evaluation.alignment import alignment_figure
 from sepfast.evaluation.songs import Estimator, Recording, from_separator
-from sepfast.files import PathLike
+from sepfast.files import PathLike, file_called
 from sepfast.reference import Denoiser, Informed, stft_magnitude
 from sepfast.separation import Separator
 from sepfast.separation.alignment import Alignment
@@ -132,8 +132,7 @@ class InformedEstimator(Estimator):
             # Each song has its own random numbers, the same in every run.
             seed = zlib.crc32(recording.name.encode())
             return TrueLine(recording.stems[self._target], recording.sample_rate, seed=seed)
-        paths = [self._folder / f"{recording.name}{suffix}" for suffix in _SUFFIXES]
-        path = next((p for p in paths if p.is_file()), None)
+        path = file_called(self._folder, recording.name, _SUFFIXES)
         if path is None:
             raise InputError(f"{self._folder}: holds no {recording.name}.csv or .npy")
         return read_side_information(path)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sepfast.errors import InputError
 from sepfast.evaluation.report import Report
-from sepfast.evaluation.score import METRICS
+from sepfast.evaluation.score import DOUBTFUL, METRICS
 from sepfast.evaluation.style import INK, picture, show_power
 from sepfast.files import PathLike
 
@@ -36,7 +36,6 @@ _MEAN: Any = {
     "markeredgewidth": 0.7,
 }
 
-_UNTRUSTED = ("sir", "sar")
 _SECONDS = 0.046  # of a segment: 2048 samples at 44.1 kHz
 _COLUMNS = 1500
 
@@ -228,7 +227,7 @@ def _boxes(
 
 
 def _dress_boxes(ax: Axes, metric: str, sources: Sequence[str], untrusted: bool) -> None:
-    doubtful = untrusted and metric in _UNTRUSTED
+    doubtful = untrusted and metric in DOUBTFUL
     ax.set_title(metric.upper() + " (not trusted)" * doubtful)
     ax.set_xticks(range(len(sources)), sources, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_xlim(-0.6, len(sources) - 0.4)

@@ -10,13 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from sepfast.evaluation.score import METRICS, SongScores, SourceScores
+from sepfast.evaluation.score import DOUBTFUL, METRICS, SILENCE, SongScores, SourceScores
 from sepfast.evaluation.written import number, read_json, write_csv, write_json
 from sepfast.files import PathLike
 from sepfast.metrics import SilenceEnergy, Statistics, statistics
 
-_UNTRUSTED = ("sir", "sar")
-_SILENCE = ("pes", "eps")
 _FORMAT = "sepfast-scores"
 _CSV_FIELDS = ("song", "source", "frame", "start_s", *METRICS, "sir_sar_trusted")
 _SUMMARY_FIELDS = ("source", "metric", "over", "mean", "std", "median", "count", "trusted")
@@ -72,7 +70,7 @@ class Report:
         frames = {m: statistics(np.concatenate([s.frames[m] for s in scores])) for m in METRICS}
         medians = [s.medians for s in scores]
         over_songs = {m: statistics([median[m] for median in medians]) for m in METRICS}
-        energies = {m: statistics([getattr(s, m).decibels for s in scores]) for m in _SILENCE}
+        energies = {m: statistics([getattr(s, m).decibels for s in scores]) for m in SILENCE}
         return SourceSummary(frames, over_songs | energies, sum(not s.trusted for s in songs))
 
     def to_json(self, path: PathLike) -> None:
@@ -136,20 +134,20 @@ class ScoreTable:
 
 def table(report: Report) -> ScoreTable:
     """A row for each source: the scores in dB, those that cannot be trusted marked with "?"."""
-    header = ("source", *(f"{name.upper()} (dB)" for name in (*METRICS, *_SILENCE)))
+    header = ("source", *(f"{name.upper()} (dB)" for name in (*METRICS, *SILENCE)))
     songs_with = {s: sum(s in song.sources for song in report.songs) for s in report.sources}
     rows = [
         (
             source,
-            *(_cell(found, m, mark=m in _UNTRUSTED and found.untrusted > 0) for m in METRICS),
-            *(_silence_cell(found.songs[m], songs_with[source]) for m in _SILENCE),
+            *(_cell(found, m, mark=m in DOUBTFUL and found.untrusted > 0) for m in METRICS),
+            *(_silence_cell(found.songs[m], songs_with[source]) for m in SILENCE),
         )
         for source, found in report.summary().items()
     ]
     notes = [
-        f"{_songs(len(report.songs))}: median over songs of each song's median frame, in brackets "
-        "mean ± standard deviation over all frames; PES and EPS: median over songs, less is "
-        "better, in brackets the songs that have such frames, where not all do."
+        f"{count_songs(len(report.songs))}: median over songs of each song's median frame, in "
+        "brackets mean ± standard deviation over all frames; PES and EPS: median over songs, less "
+        "is better, in brackets the songs that have such frames, where not all do."
     ]
     return ScoreTable(header, rows, notes + _warnings(report))
 
@@ -158,15 +156,17 @@ def _warnings(report: Report) -> list[str]:
     if not report.untrusted:
         return []
     worst = max(song.conditioning for song in report.untrusted)
+    songs = count_songs(len(report.songs))
     return [
-        f"? SIR and SAR cannot be trusted in {len(report.untrusted)} of {_songs(len(report.songs))}"
+        f"? SIR and SAR cannot be trusted in {len(report.untrusted)} of {songs}"
         f": the true stems leave parts of the spectrum empty (conditioning up to {worst:.0e}), "
         "where BSS Eval v4's filters amplify the cuts between frames; SDR and ISR hold, and so do "
         "SIR and SAR over the whole song as one frame (a window of inf)."
     ]
 
 
-def _songs(count: int) -> str:
+def count_songs(count: int) -> str:
+    """How many songs, in words: "1 song", "50 songs"."""
     return "1 song" if count == 1 else f"{count} songs"
 
 
@@ -199,7 +199,7 @@ def _summary_rows(summary: Mapping[str, SourceSummary]) -> Iterable[list[Any]]:
     for source, found in summary.items():
         for over, scores in (("frames", found.frames), ("songs", found.songs)):
             for metric, s in scores.items():
-                trusted = metric not in _UNTRUSTED or not found.untrusted
+                trusted = metric not in DOUBTFUL or not found.untrusted
                 yield [source, metric, over, s.mean, s.std, s.median, s.count, trusted]
 
 
@@ -231,7 +231,7 @@ def song_from_plain(content: Mapping[str, Any]) -> SongScores:
         source: SourceScores(
             {m: np.array([number(v) for v in scores[m]], np.float64) for m in METRICS},
             scores["silent"],
-            *(SilenceEnergy(number(scores[m]["decibels"]), scores[m]["frames"]) for m in _SILENCE),
+            *(SilenceEnergy(number(scores[m]["decibels"]), scores[m]["frames"]) for m in SILENCE),
         )
         for source, scores in content["sources"].items()
     }

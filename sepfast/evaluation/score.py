@@ -13,6 +13,10 @@ from sepfast.metrics import Floats, Mode, SilenceEnergy, bss_eval, eps, pes, son
 
 #: BSS Eval's scores, in the order of tables and figures; more is better.
 METRICS = ("sdr", "isr", "sir", "sar")
+#: Those of them that cannot always be trusted, see `SongScores.trusted`.
+DOUBTFUL = ("sir", "sar")
+#: The energies at silence; less is better.
+SILENCE = ("pes", "eps")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sepfast.evaluation.kept import KeptScores
 from sepfast.evaluation.plots import box_plots, spectrograms
 from sepfast.evaluation.report import Report
 from sepfast.evaluation.score import SongScores, score_song
+from sepfast.files import file_called
 from sepfast.reference import (
     FRAMINGS,
     binary_mask,
@@ -78,7 +79,11 @@ class Estimator:
 
 
 def from_folder(folder: Path) -> Estimator:
-    """Stems as `sepfast separate` writes them: folder/SONG/SOURCE.wav or .flac."""
+    """Stems as `sepfast separate` writes them: folder/SONG/SOURCE.wav or .flac.
+
+    Raises:
+        InputError: for a folder that is not there.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder of estimates")
 
@@ -103,6 +108,9 @@ def from_oracle(name: str) -> Estimator:
 
     Args:
         name: one of `ORACLES`.
+
+    Raises:
+        InputError: for another name.
     """
     if name not in ORACLES:
         raise InputError(f"oracle: got {name!r}, takes one of {', '.join(ORACLES)}")
@@ -180,7 +188,7 @@ def evaluate_songs(
         progress(done, len(mine))
     failed = _joined(team, failed)
     if team.several and team.leads:
-        _list(failed, len(songs), note)
+        _list_failed(failed, len(songs), note)
         for i in set(range(len(songs))) - scored.keys() - failed.keys():
             scored[i] = _of_another(songs[i], kept)
     report = Report([scored[i] for i in sorted(scored)])
@@ -213,7 +221,7 @@ def _joined(team: Team, failed: Mapping[int, str]) -> dict[int, str]:
     return dict(sorted((i, reason) for of_one in told for i, reason in of_one))
 
 
-def _list(failed: Mapping[int, str], songs: int, note: Callable[[str], None]) -> None:
+def _list_failed(failed: Mapping[int, str], songs: int, note: Callable[[str], None]) -> None:
     if failed:
         note(f"{len(failed)} of {songs} songs could not be scored:")
     for reason in failed.values():
@@ -266,8 +274,7 @@ def _extent(shape: tuple[int, ...], rate: int) -> str:
 
 
 def _estimate(folder: Path, source: str, rate: int) -> np.ndarray:
-    paths = [folder / f"{source}{suffix}" for suffix in (".wav", ".flac")]
-    path = next((p for p in paths if p.is_file()), None)
+    path = file_called(folder, source, (".wav", ".flac"))
     if path is None:
         raise InputError(f"{folder}: holds no {source}.wav or .flac")
     wave, its_rate = read(path)

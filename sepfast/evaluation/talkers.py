@@ -24,7 +24,7 @@ from sepfast.evaluation.speech_scores import (
     score_speech,
     unavailable,
 )
-from sepfast.files import PathLike
+from sepfast.files import PathLike, file_called
 from sepfast.separation import Enhancer
 
 _SUFFIXES = (".wav", ".flac")
@@ -62,8 +62,7 @@ class FolderEstimator(VoiceEstimator):
     def __call__(self, mixture: Mixture, noisy: Floats) -> np.ndarray:
         """As the file has it, which is mono, at 16 kHz and as long as the mixture."""
         name = mixture_name(mixture)
-        paths = [self._folder / f"{name}{suffix}" for suffix in _SUFFIXES]
-        path = next((p for p in paths if p.is_file()), None)
+        path = file_called(self._folder, name, _SUFFIXES)
         if path is None:
             raise InputError(f"{self._folder}: holds no {name}.wav or .flac")
         wave, rate = read(path)
@@ -160,7 +159,8 @@ def evaluate_talkers(
     """
     utterances, _ = find_utterances(data, video_rate=video_rate)
     listed = [read_manifest(path, utterances) for path in manifests]
-    total = _check_names([mixture for mixtures in listed for mixture in mixtures])
+    total = sum(map(len, listed))
+    _check_names([mixture for mixtures in listed for mixture in mixtures])
     report, reasons = SpeechReport(estimator.label, unavailable()), []
     for mixtures in listed:
         estimator.prepare(utterances, mixtures)
@@ -196,11 +196,10 @@ def _scores(
     return TalkerScores(name, len(mixture.utterances), plain, enhanced)
 
 
-def _check_names(mixtures: Sequence[Mixture]) -> int:
-    """How many there are; raises where two have one name."""
+def _check_names(mixtures: Sequence[Mixture]) -> None:
+    """Raise where two have one name."""
     names: set[str] = set()
     for name in map(mixture_name, mixtures):
         if name in names:
             raise InputError(f"manifests: hold {name} twice, take each mixture once")
         names.add(name)
-    return len(names)

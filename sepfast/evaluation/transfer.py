@@ -24,7 +24,7 @@ from sepfast.evaluation.transfer_scores import (
     count_mixtures,
     score_estimate,
 )
-from sepfast.files import PathLike
+from sepfast.files import PathLike, file_called
 from sepfast.separation import Separator
 
 _SUFFIXES = (".wav", ".flac")
@@ -85,10 +85,8 @@ class FolderTargets(TargetEstimator):
         return target[0]
 
     def _find(self, name: str) -> Path:
-        stems = (self._folder / name, self._folder / name / "target")
-        # Not `with_suffix`: a name may hold a dot.
-        paths = [stem.with_name(stem.name + suffix) for stem in stems for suffix in _SUFFIXES]
-        path = next((p for p in paths if p.is_file()), None)
+        path = file_called(self._folder, name, _SUFFIXES)
+        path = path or file_called(self._folder / name, "target", _SUFFIXES)
         if path is None:
             raise InputError(f"{self._folder}: holds no {name}.wav or .flac, nor {name}/target.wav")
         return path

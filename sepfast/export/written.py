@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.export import ExportedProgram
 
 from sepfast.errors import InputError
 from sepfast.export import onnx
-from sepfast.export.networks import Network, network_of
+from sepfast.export.networks import Network, Port, network_of
 from sepfast.export.program import example_of, free_axes, known_warnings, prepared, traced
 from sepfast.files import PathLike, atomic
 from sepfast.reference import Model
@@ -88,7 +89,7 @@ def write_export(
         checks = _check_sizes(network, example_of(network, frames))
         inputs = [eager.example(**sizes) for sizes in checks]
         error = max(_error(eager, run(temporary, format, x), x) for x in inputs)
-        if not error <= BOUND:
+        if error > BOUND:
             raise InputError(
                 f"{path}: was not written, as it gives other numbers than the model (relative "
                 f"error {error:.1e}, at most {BOUND:.0e} is taken)"
@@ -130,7 +131,11 @@ def run(path: Path, format: str, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]
 
 
 def _format_of(path: Path, format: str | None, fused: bool) -> str:
-    """The format that is meant; raises for what does not go together."""
+    """The format that is meant.
+
+    Raises:
+        InputError: for what does not go together, and for packages or a compiler that are missing.
+    """
     if format is None:
         format = "onnx" if path.suffix == FORMATS["onnx"] else "export"
     if format not in FORMATS:
@@ -139,7 +144,9 @@ def _format_of(path: Path, format: str | None, fused: bool) -> str:
         raise InputError(f"{path}: takes a name that ends in {FORMATS[format]}, for {format}")
     if format == "onnx":
         if fused:
-            raise InputError("fused: got it with onnx, which has no operators of sepfast")
+            raise InputError(
+                "fused: got it with onnx, takes False, as ONNX has no operators of sepfast"
+            )
         onnx.check_packages()
     if format == "aoti":
         _check_compiler()
@@ -177,16 +184,17 @@ def _error(eager: Network, out: Sequence[Tensor], inputs: Sequence[Tensor]) -> f
     """The largest relative error of an output; NaN and wrong shapes are errors without end."""
     with torch.no_grad():
         true = eager(*inputs)
-    pairs = list(zip(out, true if isinstance(true, tuple) else (true,), strict=True))
-    errors = [_distance(x.cpu().double(), y.cpu().double()) for x, y in pairs]
-    return max(errors)
+    pairs = zip(out, true if isinstance(true, tuple) else (true,), strict=True)
+    return max(_distance(x.cpu().double(), y.cpu().double()) for x, y in pairs)
 
 
 def _distance(out: Tensor, true: Tensor) -> float:
+    """|out - true| / |true|; infinite where it is NaN, which a `max` would let pass."""
     if out.shape != true.shape:
-        return float("inf")
+        return math.inf
     distance, scale = float((out - true).norm()), float(true.norm())
-    return distance / scale if scale else distance
+    error = distance / scale if scale else distance
+    return math.inf if math.isnan(error) else error
 
 
 def _framing(model: Model) -> dict[str, Any] | None:
@@ -197,7 +205,7 @@ def _framing(model: Model) -> dict[str, Any] | None:
     return values | {"bins": framing.bins}
 
 
-def _port(port: Any, sizes: dict[str, int | None]) -> dict[str, Any]:
+def _port(port: Port, sizes: dict[str, int | None]) -> dict[str, Any]:
     return {
         "name": port.name,
         "axes": {axis: sizes[axis] for axis in port.axes},

@@ -77,7 +77,11 @@ class DeepConvSep(reference.DeepConvSep):
         if watched():
             return False
         layers = (layer for part in (self.expand, self.decoder) for layer in part.modules())
-        return all(type(layer) in _PLAIN and not hooked(layer) for layer in layers)
+        if any(type(layer) not in _PLAIN or hooked(layer) for layer in layers):
+            return False
+        # None of a source's layers was put in or taken out: a Linear and a ReLU, and a pair.
+        parts = (*self.expand.values(), *self.decoder.values())
+        return all(len(cast(nn.Sequential, part)) == 2 for part in parts)
 
 
 RULES = (

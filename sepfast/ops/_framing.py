@@ -12,6 +12,7 @@ from sepfast.errors import InputError
 from sepfast.kernels.precision import product_precision
 from sepfast.kernels.tuning import has_config
 from sepfast.reference import Framing
+from sepfast.reference.half_types import widened
 from sepfast.reference.overlap_add import squared_window_sum
 
 
@@ -90,16 +91,11 @@ def scaled_window(framing: Framing, device: torch.device) -> Tensor:
     return padded.to(device, torch.float32)
 
 
-def single(tensor: Tensor) -> Tensor:
-    """Half types in float32, as the STFT is computed; others as they are."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
 def rows(tensor: Tensor, axes: int) -> Tensor:
-    """Leading axes as one: (R, ...) with the last `axes` axes kept."""
+    """Leading axes as one, half types in float32: (R, ...) with the last `axes` axes kept."""
     split = tensor.ndim - axes
     # Not -1, which says nothing where another axis is 0.
-    return single(tensor).reshape(tensor.shape[:split].numel(), *tensor.shape[split:])
+    return widened(tensor).reshape(tensor.shape[:split].numel(), *tensor.shape[split:])
 
 
 def check_line(name: str, tensor: Tensor) -> None:

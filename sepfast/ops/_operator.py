@@ -126,6 +126,11 @@ def define(
     return getattr(torch.ops.sepfast, name)
 
 
+def widened_type(tensor: Tensor) -> torch.dtype:
+    """The type of what is summed up from a tensor: float32, float64 for float64."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
 def lowered(*tensors: Tensor | None) -> tuple[Any, ...]:
     """Tensors in autocast's type where it is on, as PyTorch's own convolutions take them."""
     assert tensors[0] is not None

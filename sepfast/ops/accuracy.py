@@ -99,44 +99,28 @@ class Bound(NamedTuple):
     backward: float
 
 
+def _bounds(highest: Bound, lower: Bound) -> dict[Precision, Bound]:
+    """Of an operator with matrix products, which "high" and "medium" take alike."""
+    return {"highest": highest, "high": lower, "medium": lower}
+
+
 def _same(bound: Bound) -> dict[Precision, Bound]:
-    return {"highest": bound, "high": bound, "medium": bound}
+    """Of an operator without."""
+    return _bounds(bound, bound)
 
 
-_PRODUCTS: dict[Precision, Bound] = {
-    "highest": Bound(1e-6, 1e-6),
-    "high": Bound(2e-3, 2e-3),
-    "medium": Bound(2e-3, 2e-3),
-}
-
-_LINEAR_LOSS: dict[Precision, Bound] = {
-    "highest": Bound(5e-7, 1e-6),
-    "high": Bound(1e-3, 2e-3),
-    "medium": Bound(1e-3, 2e-3),
-}
+_PRODUCTS = _bounds(Bound(1e-6, 1e-6), Bound(2e-3, 2e-3))
 
 #: Operator -> what `torch.get_float32_matmul_precision()` says -> bound, for float32 inputs.
 ACCURACY: dict[str, dict[Precision, Bound]] = {
     "amplitude_mask_loss": _same(Bound(5e-7, 5e-7)),
-    "bilinear_attention": {
-        "highest": Bound(1e-6, 2e-6),
-        "high": Bound(2e-3, 4e-3),
-        "medium": Bound(2e-3, 4e-3),
-    },
+    "bilinear_attention": _bounds(Bound(1e-6, 2e-6), Bound(2e-3, 4e-3)),
     "conv_pair": _PRODUCTS,
     "deconv_pair": _PRODUCTS,
     "horizontal_deconv": _PRODUCTS,
-    "linear_soft_mask_loss": _LINEAR_LOSS,
-    "lstm": {
-        "highest": Bound(1e-6, 2e-6),
-        "high": Bound(2e-3, 4e-3),
-        "medium": Bound(2e-3, 4e-3),
-    },
-    "overlap_decode": {
-        "highest": Bound(5e-7, 2e-6),
-        "high": Bound(2e-3, 4e-3),
-        "medium": Bound(2e-3, 4e-3),
-    },
+    "linear_soft_mask_loss": _bounds(Bound(5e-7, 1e-6), Bound(1e-3, 2e-3)),
+    "lstm": _bounds(Bound(1e-6, 2e-6), Bound(2e-3, 4e-3)),
+    "overlap_decode": _bounds(Bound(5e-7, 2e-6), Bound(2e-3, 4e-3)),
     "soft_mask": _same(Bound(2e-7, 5e-7)),
     "soft_mask_loss": _same(Bound(5e-7, 5e-7)),
     "softplus_affine": _same(Bound(5e-7, 5e-7)),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sepfast import reference
-from sepfast.ops._operator import constant, define, differentiate, once
+from sepfast.ops._operator import constant, define, differentiate, once, widened_type
 from sepfast.ops._products import takes
 
 
@@ -85,8 +84,7 @@ def _kernel_backward(
 
 
 def _fake(scores: Tensor, *rest: Any) -> Tensor:
-    half = scores.dtype in (torch.float16, torch.bfloat16)
-    return scores.new_empty((), dtype=torch.float32 if half else scores.dtype)
+    return scores.new_empty((), dtype=widened_type(scores))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sepfast import reference
 from sepfast.kernels.precision import product_precision
 from sepfast.ops._operator import define, differentiate, lowered, once
-from sepfast.ops._products import takes, unshipped
+from sepfast.ops._products import takes, unshipped, wanted
 
 _FORWARD = ("sepfast_bilinear_attention_scores", "sepfast_bilinear_attention_context")
 _BACKWARD = tuple(f"sepfast_bilinear_attention_{stage}" for stage in ("slope", "query", "memory"))
@@ -166,8 +166,7 @@ def _backward(
     if of_context is None:
         of_context = torch.zeros_like(projected)
     grads = _bilinear_attention_backward(of_context, of_weights, *inputs, projected, weights)
-    wanted = zip(grads, ctx.needs_input_grad[:3], strict=True)
-    return (*(x if needed else None for x, needed in wanted), None)
+    return *wanted(grads, ctx.needs_input_grad[:3]), None
 
 
 _TENSORS = "Tensor query, Tensor memory, Tensor weight, Tensor? lengths"

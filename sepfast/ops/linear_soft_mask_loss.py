@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sepfast import reference
@@ -12,6 +11,7 @@ from sepfast.errors import InputError
 from sepfast.kernels.precision import product_precision
 from sepfast.kernels.tuning import has_config
 from sepfast.ops._operator import constant, define, differentiate, once
+from sepfast.ops.soft_mask_loss import empty_losses, read
 from sepfast.reference import LossWeights
 from sepfast.reference.linear_soft_mask_loss import signed_linear_loss
 
@@ -134,7 +134,7 @@ def _reference(
 ) -> tuple[Tensor, Tensor]:
     given = features, weight, bias, mixture, targets
     total = signed_linear_loss(*given, LossWeights(*weights))
-    return _read(total, weights[3]), total
+    return read(total, weights[3]), total
 
 
 def _reference_backward(
@@ -164,7 +164,7 @@ def _kernel(
 
     given = features, weight, bias, mixture, targets
     total = kernels.linear_soft_mask_loss(*given, weights[:3], weights[3])
-    return _read(total, weights[3]), total
+    return read(total, weights[3]), total
 
 
 def _kernel_backward(
@@ -183,15 +183,8 @@ def _kernel_backward(
     return kernels.linear_soft_mask_loss_backward(grad, total, *given, weights[:3], weights[3])
 
 
-def _read(total: Tensor, reading: str) -> Tensor:
-    """The loss; never `total` itself, as results of an operator share no memory."""
-    return total.abs() if reading == "code" else total.clone()
-
-
 def _fake(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    half = features.dtype in (torch.float16, torch.bfloat16)
-    dtype = torch.float32 if half else features.dtype
-    return features.new_empty((), dtype=dtype), features.new_empty((), dtype=dtype)
+    return empty_losses(features)
 
 
 def _fake_backward(

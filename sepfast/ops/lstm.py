@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sepfast import reference
 from sepfast.kernels.precision import product_precision
-from sepfast.ops._operator import define, differentiate, lowered, once
+from sepfast.ops._operator import define, differentiate, lowered, once, widened_type
 from sepfast.ops._products import takes, unshipped
 
 #: Arguments of the operator that are tensors, and of them those that have a gradient.
@@ -98,10 +98,6 @@ def _check(
             takes(name, given, str(shape), given.shape == shape)
 
 
-def _cell_type(input: Tensor) -> torch.dtype:
-    return input.dtype if input.dtype == torch.float64 else torch.float32
-
-
 def _reference(*args: Any) -> tuple[Tensor, ...]:
     *tensors, recompute = args
     output, hidden, cell, cells, gates = reference.lstm_states(*tensors)
@@ -161,7 +157,7 @@ def _last(states: Tensor, initial: Tensor | None, lengths: Tensor | None) -> Ten
 
 def _fake(input: Tensor, weight: Tensor, recurrent: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     (batch, steps, _), (directions, gates, size) = input.shape, recurrent.shape
-    wide = _cell_type(input)
+    wide = widened_type(input)
     last = (directions, batch, size)
     kept = (0,) if rest[-1] else (batch, steps, directions, gates)
     return (

@@ -50,7 +50,7 @@ def masked_istft(
     """
     parts: Levels | tuple[None, ...] = levels if levels is not None else (None, None, None)
     for name, part in zip(Levels._fields, parts, strict=True):
-        constant(name, part)
+        constant(f"levels.{name}", part)
     return _masked_istft(shares, waveform, framing.to_text(), *parts)
 
 
@@ -68,7 +68,9 @@ def _check_levels(
     """Against (N, C, B)."""
     sources, channels, bins = shape
     if (floor is None) != (base is None) or (gain is None and floor is not None):
-        raise InputError("levels: takes gain alone, or gain, floor and base together")
+        parts = zip(Levels._fields, (gain, floor, base), strict=True)
+        given = " and ".join(name for name, part in parts if part is not None)
+        raise InputError(f"levels: got {given}, takes gain alone, or gain, floor and base together")
     wanted = {
         "gain": (gain, (sources, channels, 1, bins)),
         "floor": (floor, (channels, 1, bins)),

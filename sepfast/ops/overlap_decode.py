@@ -12,6 +12,7 @@ from sepfast.errors import InputError
 from sepfast.kernels.precision import product_precision
 from sepfast.kernels.tuning import has_config
 from sepfast.ops._operator import constant, define, differentiate, once
+from sepfast.ops._products import wanted
 
 
 def overlap_decode(
@@ -216,8 +217,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grads = _overlap_decode_backward(
         grad.to(codes.dtype), codes, horizontal, horizontal_bias, *rest, ctx.step
     )
-    wanted = zip(grads, ctx.needs_input_grad[:5], strict=True)
-    return (*(x if needed else None for x, needed in wanted), None, None, None)
+    return *wanted(grads, ctx.needs_input_grad[:5]), None, None, None
 
 
 _TENSORS = (

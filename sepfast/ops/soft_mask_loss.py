@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sepfast import reference
 from sepfast.errors import InputError
-from sepfast.ops._operator import constant, define, differentiate, once
+from sepfast.ops._operator import constant, define, differentiate, once, widened_type
 from sepfast.reference import LossWeights
 from sepfast.reference.soft_mask_loss import signed_loss
 
@@ -76,7 +75,7 @@ def _reference(
     estimates: Tensor, mixture: Tensor, targets: Tensor, *weights: Any
 ) -> tuple[Tensor, Tensor]:
     total = signed_loss(estimates, mixture, targets, LossWeights(*weights))
-    return _read(total, weights[3]), total
+    return read(total, weights[3]), total
 
 
 def _reference_backward(
@@ -92,7 +91,7 @@ def _kernel(
     from sepfast.kernels import soft_mask_loss as kernels
 
     total = kernels.soft_mask_loss(estimates, mixture, targets, weights[:3], weights[3])
-    return _read(total, weights[3]), total
+    return read(total, weights[3]), total
 
 
 def _kernel_backward(
@@ -105,17 +104,21 @@ def _kernel_backward(
     )
 
 
-def _read(total: Tensor, reading: str) -> Tensor:
-    """The loss; never `total` itself, as results of an operator share no memory."""
+def read(total: Tensor, reading: str) -> Tensor:
+    """The loss, from the signed one; never that itself, as results share no memory."""
     return total.abs() if reading == "code" else total.clone()
+
+
+def empty_losses(like: Tensor) -> tuple[Tensor, Tensor]:
+    """The shapes of the loss and the signed loss, float32 for half types."""
+    dtype = widened_type(like)
+    return like.new_empty((), dtype=dtype), like.new_empty((), dtype=dtype)
 
 
 def _fake(
     estimates: Tensor, mixture: Tensor, targets: Tensor, *weights: Any
 ) -> tuple[Tensor, Tensor]:
-    half = estimates.dtype in (torch.float16, torch.bfloat16)
-    dtype = torch.float32 if half else estimates.dtype
-    return estimates.new_empty((), dtype=dtype), estimates.new_empty((), dtype=dtype)
+    return empty_losses(estimates)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sepfast import reference
 from sepfast.errors import InputError
-from sepfast.ops._operator import define, differentiate, once
+from sepfast.ops._operator import define, differentiate, once, widened_type
 from sepfast.ops._products import check_bias, takes
 from sepfast.reference.philox import threshold
 from sepfast.reference.softplus_norm import check_dropout
@@ -176,8 +176,7 @@ def _fake(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def vectors_of(x: Tensor, count: int) -> tuple[Tensor, ...]:
     """So many empty vectors of the channels of x, float32 for half types."""
-    wide = x.dtype if x.dtype == torch.float64 else torch.float32
-    return tuple(x.new_empty(x.shape[1], dtype=wide) for _ in range(count))
+    return tuple(x.new_empty(x.shape[1], dtype=widened_type(x)) for _ in range(count))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

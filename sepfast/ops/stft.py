@@ -34,7 +34,7 @@ def stft(waveform: Tensor, framing: Framing) -> Tensor:
         (..., frames, bins, 2), real and imaginary part last, in the type of `waveform`.
 
     Raises:
-        InputError: for a tensor without samples' axis, or complex.
+        InputError: for a tensor that has no axis of samples, or is no real float.
 
     Example:
         >>> import torch, sepfast
@@ -56,7 +56,8 @@ def istft(spectrum: Tensor, framing: Framing, length: int) -> Tensor:
         (..., length) in the type of `spectrum`.
 
     Raises:
-        InputError: for a window and hop that cannot be inverted, or a wrong number of bins.
+        InputError: for a window and hop that cannot be inverted, a wrong number of bins, or a
+            length below 0.
     """
     return _istft(spectrum, framing.to_text(), length)
 

@@ -138,13 +138,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     waveform, scale = ctx.saved_tensors
-    return (
-        _stft_magnitude_backward(grad, waveform, ctx.framing, ctx.power, scale),
-        None,
-        None,
-        None,
-        None,
-    )
+    of_waveform = _stft_magnitude_backward(grad, waveform, ctx.framing, ctx.power, scale)
+    return of_waveform, None, None, None, None
 
 
 _stft_magnitude = define(

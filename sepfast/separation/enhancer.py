@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sepfast import ops
 from sepfast.data.landmarks import COLUMNS, FRAME_RATE, Floats, landmark_motion
-from sepfast.data.resampling import StreamResampler
+from sepfast.data.resampling import StreamResampler, resampled_length
 from sepfast.data.speaker_statistics import Moments, RunningMoments, normalised
 from sepfast.errors import InputError
 from sepfast.fusion import fuse
@@ -152,7 +152,7 @@ class Enhancer:
     ) -> tuple[Tensor, Floats]:
         """Samples at the model's rate, on its device, and the motion at their frames."""
         rates = int(sample_rate), self.sample_rate
-        samples = -(-mixture.shape[1] * rates[1] // rates[0])
+        samples = resampled_length(mixture.shape[1], *rates)
         # The motion first, since it refuses more.
         motion = landmark_motion(landmarks, video_rate, self._model.framing.frames(samples))
         resampler = StreamResampler(*rates, len(mixture))

@@ -53,7 +53,8 @@ class Written:
 def find_jobs(inputs: Iterable[PathLike], output: Path) -> list[Job]:
     """Mixtures among files and folders, each with a folder of its own below `output`.
 
-    A folder is searched through, and its inner folders are kept in the output.
+    A folder is searched through, and its inner folders are kept in the output. An output folder
+    within it is left out: what earlier runs have put there are stems.
 
     Raises:
         InputError: for an input that is missing, a folder without audio, and two mixtures whose
@@ -210,11 +211,21 @@ def _jobs(given: Path, output: Path) -> Iterator[Job]:
         return
     if not given.is_dir():
         raise InputError(f"{given}: there is no such file or folder")
-    files = sorted(p for p in given.rglob("*") if is_audio(p) and not p.name.startswith("."))
+    files = sorted(_mixtures(given, output))
     if not files:
         raise InputError(f"{given}: holds no audio files")
     for file in files:
         yield Job(file, output / file.parent.relative_to(given) / _name(file))
+
+
+def _mixtures(folder: Path, output: Path) -> Iterator[Path]:
+    """The audio files beneath a folder, but for those beneath an output folder within it."""
+    whole, stems = folder.resolve(), output.resolve()
+    within = whole in stems.parents
+    for path in folder.rglob("*"):
+        made = within and path.parent.resolve().is_relative_to(stems)
+        if is_audio(path) and path.is_file() and not made:
+            yield path
 
 
 def _name(path: Path) -> str:

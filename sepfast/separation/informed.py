@@ -121,7 +121,7 @@ class InformedTrack(ContextTrack):
         return track
 
     def ended(self, seconds: float) -> None:
-        """As `ContextTrack`: side information may not go on for longer."""
+        """As `Track`: side information may not go on for longer."""
         if self._line is not None:
             self._line.check(self.model.side_features, seconds)
 

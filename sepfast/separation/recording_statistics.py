@@ -7,12 +7,12 @@ recordings in which the speaker is filmed, or on the one alone that is to be enh
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from sepfast.data.arrays import read_arrays
 from sepfast.data.landmarks import COLUMNS
 from sepfast.data.speaker_statistics import Moments
 from sepfast.errors import InputError
@@ -72,17 +72,15 @@ def read_statistics(path: PathLike) -> RecordingStatistics:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; takes statistics, .npz")
     try:
-        # Opened here, since numpy leaves a broken archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            sets = [
-                Moments(*(arrays[f"{name}_{part}"] for part in Moments._fields))
-                for name in RecordingStatistics._fields
-            ]
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        mixtures, motion = (
+            Moments(*read_arrays(path, [f"{name}_{part}" for part in Moments._fields]))
+            for name in RecordingStatistics._fields
+        )
+    except InputError as error:
         raise InputError(
             f"{path}: is no file of statistics, takes what write_statistics wrote"
         ) from error
-    return RecordingStatistics(*sets)
+    return RecordingStatistics(mixtures, motion)
 
 
 def check_statistics(statistics: Statistics, bins: int) -> None:

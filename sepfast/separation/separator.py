@@ -196,7 +196,7 @@ class Separator:
         return self._track
 
     def _check(self, sample_rate: int, channels: int) -> None:
-        if sample_rate != int(sample_rate) or sample_rate < 1:
+        if not (sample_rate >= 1 and sample_rate % 1 == 0):
             raise InputError(f"sample_rate: got {sample_rate}, takes a positive whole number of Hz")
         if channels < 1 or (channels > 2 and self._stereo):
             raise InputError(f"waveform: got {channels} channels, takes 1 or 2")

@@ -1,4 +1,4 @@
-"""Training, from a folder of songs or talkers to a model."""
+"""Training, from a folder of songs, talkers or other recordings to a model."""
 
 from sepfast.training.course_audiovisual import Talk
 from sepfast.training.history import Epoch, History, Report

@@ -71,4 +71,4 @@ class Board:
 def check_board() -> None:
     """Raise `InputError` where TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise InputError("tensorboard: is not installed, takes `pip install sepfast[log]`")
+        raise InputError("tensorboard: is not installed, takes `pip install 'sepfast[log]'`")

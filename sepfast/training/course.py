@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sepfast.data.examples import Recording
+from sepfast.data.excerpts import Recording
 from sepfast.reference import Model
 from sepfast.training.history import Report
 from sepfast.training.options import TrainingOptions

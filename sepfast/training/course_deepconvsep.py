@@ -12,13 +12,12 @@ from torch.utils.data import Dataset
 from sepfast.data.augmented_examples import Augmentation
 from sepfast.data.examples import (
     Examples,
-    Excerpts,
-    Recording,
     SilenceFilter,
     batch_features,
     excerpt_framing,
     validation_batches,
 )
+from sepfast.data.excerpts import Excerpts, Recording
 from sepfast.data.kept_statistics import kept_statistics
 from sepfast.data.shared_places import SharedPlaces
 from sepfast.reference import DeepConvSep

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sepfast.data.examples import Recording
+from sepfast.data.excerpts import Recording
 from sepfast.errors import InputError
 from sepfast.fusion import fuse
 from sepfast.reference import DeepConvSep, Denoiser

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sepfast.data.augmentation import Variations
-from sepfast.data.examples import Recording, excerpt_framing
+from sepfast.data.examples import excerpt_framing
+from sepfast.data.excerpts import Recording
 from sepfast.data.fragments import FragmentBatches, Fragments, SideMaker, fixed_batches
 from sepfast.errors import InputError
 from sepfast.ops import stft_magnitude

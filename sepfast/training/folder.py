@@ -15,7 +15,6 @@ leaves a run that goes on from its last whole epoch.
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import re
 import zipfile
@@ -29,7 +28,7 @@ import torch
 
 from sepfast.checkpoint import save
 from sepfast.errors import InputError
-from sepfast.files import atomic
+from sepfast.files import PathLike, atomic
 from sepfast.reference import Model
 from sepfast.training.history import Epoch, History
 from sepfast.training.update import Update
@@ -39,7 +38,7 @@ _FILES = ("last.pt", "best.safetensors", "log.csv")
 _EPOCH = re.compile(r"epoch-(\d{4,})\.safetensors")
 
 
-def check_unused(path: str | os.PathLike[str]) -> None:
+def check_unused(path: PathLike) -> None:
     """Raise `InputError` where a folder holds a run already, which is never overwritten."""
     found = [Path(path) / name for name in _FILES if (Path(path) / name).exists()]
     if found:
@@ -60,7 +59,7 @@ class RunFolder:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: PathLike,
         identity: dict[str, Any],
         unsaid: Mapping[str, Any] = MappingProxyType({}),
         every: int = 0,
@@ -105,7 +104,7 @@ class RunFolder:
             temporary.write_bytes(written.getbuffer())
 
     def _keep(self, model: Model, epoch: int) -> None:
-        """Keep a model for good, and as many of the newest as are to be."""
+        """Keep an epoch's model, and of those kept before as many of the newest as are to be."""
         save(model, self.epochs / f"epoch-{epoch:04d}.safetensors")
         kept = {int(m[1]): f for f in self.epochs.iterdir() if (m := _EPOCH.fullmatch(f.name))}
         for older in sorted(kept)[: -self.keep]:

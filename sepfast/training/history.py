@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
-from sepfast.files import atomic
+from sepfast.files import PathLike, atomic
 
 Ended = Literal["", "epochs", "patience", "time limit"]
 Task = Literal[
@@ -59,8 +58,12 @@ class History:
         """The first epoch of the lowest loss; None before the first."""
         return min(self.epochs, key=lambda epoch: epoch.loss, default=None)
 
-    def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table with one row an epoch, replaced in one step."""
+    def write_csv(self, path: PathLike) -> None:
+        """Write a table with one row an epoch, replaced in one step.
+
+        Raises:
+            InputError: where the file cannot be written.
+        """
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [column.name for column in fields(Epoch)])
             writer.writeheader()

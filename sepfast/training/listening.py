@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sepfast.data.audio import write
-from sepfast.data.examples import Recording
+from sepfast.data.excerpts import Recording
 from sepfast.data.side_line import TrueLine
 from sepfast.evaluation.plots import spectrograms
 from sepfast.reference import Denoiser, Model

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sepfast.checkpoint import load
-from sepfast.data.examples import Recording
+from sepfast.data.excerpts import Recording
 from sepfast.data.style_transfer import Part
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
@@ -27,7 +27,7 @@ from sepfast.training.history import History, Report, Silent
 from sepfast.training.lock import locked
 from sepfast.training.options import TrainingOptions, defaults_for
 from sepfast.training.processes import formed
-from sepfast.training.run_denoiser import estimates_of
+from sepfast.training.run_denoiser import Estimates, estimates_of
 from sepfast.training.run_songs import Shares, songs_of
 from sepfast.training.run_style_transfer import parts_of
 from sepfast.training.run_talkers import SplitBy, talks_of
@@ -127,13 +127,10 @@ def train_folder(
                 if not resume:
                     check_unused(run_dir)
         with group.in_turn():
-            made = dict(model_options or {})
-            estimates = estimates_of(model_name, made, separator, source)
-            if estimates is not None:
-                made = {**estimates.sizes, **made}
-            model = _model(model_name, made, options.seed, init, mask_model)
-            if estimates is not None:
-                estimates.attach_to(model)
+            estimates = estimates_of(model_name, model_options or {}, separator, source)
+            model = _model(
+                model_name, model_options or {}, options.seed, init, mask_model, estimates
+            )
             course = course_for(model, options)
             if not issubclass(course, SongCourse):
                 _refuse(model_name, test=test, validate_on_test=validate_on_test, extra=extra)
@@ -193,13 +190,18 @@ def _model(
     seed: int,
     init: PathLike | None,
     mask_model: PathLike | None,
+    estimates: Estimates | None,
 ) -> Model:
-    """What a run begins with."""
+    """What a run begins with, told what else it learns from."""
+    if estimates is not None:
+        options = {**estimates.sizes, **options}
     if options.get("mask_model"):
         raise InputError("model_options: got mask_model, takes a trained VL2M as the run's own")
     model = _fresh(name, options, seed) if init is None else _loaded(init, name, options)
     if mask_model is not None:
         _hold(model, mask_model)
+    if estimates is not None:
+        estimates.attach_to(model)
     return model
 
 

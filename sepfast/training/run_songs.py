@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sepfast.data.examples import Recording
+from sepfast.data.excerpts import Recording
 from sepfast.data.song_audio import SongAudio
 from sepfast.data.songs import Song, find_songs, write_names
 from sepfast.errors import InputError

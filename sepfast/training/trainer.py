@@ -12,7 +12,6 @@ one that a single process takes, to rounding, but for dropout, which is each pro
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -51,7 +50,7 @@ def train(
     songs: Sequence[Heard],
     validation: Sequence[Heard],
     options: TrainingOptions,
-    run_dir: str | os.PathLike[str],
+    run_dir: PathLike,
     *,
     cache_dir: PathLike | None = None,
     device: str | None = None,

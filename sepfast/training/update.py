@@ -112,7 +112,7 @@ class Update:
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """PyTorch gives oneDNN LSTMs in bfloat16 on CPUs too for which it has none.
+    """Keep oneDNN out: PyTorch gives it LSTMs in bfloat16 on CPUs too for which it has none.
 
     `torch.backends.mkldnn.flags` would change other settings with this one, and warn.
     """
