@@ -172,7 +172,7 @@ def test_without_tensorboard_one_sentence_says_what_it_takes(tmp_path, monkeypat
         return None if name == "tensorboard" else find(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", missing)
-    message = r"^tensorboard: is not installed, takes `pip install sepfast\[log\]`$"
+    message = r"^tensorboard: is not installed, takes `pip install 'sepfast\[log\]'`$"
     with pytest.raises(InputError, match=message):
         train(fresh(), SONGS, [], replace(QUICK, tensorboard=True), tmp_path)
     assert files(tmp_path) == []
