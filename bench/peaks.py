@@ -8,14 +8,14 @@ seen, nor is a block freed that was there before the profiler was. Neither is pa
 from __future__ import annotations
 
 import gc
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import profile, record_function
+
+from sepfast.muted import muted
 
 _MARK, _MEMORY = "sepfast peak", "[memory]"
 
@@ -63,21 +63,8 @@ def _on_gpu(call: Callable[[], Any], device: torch.device, before: Callable[[], 
     return torch.cuda.max_memory_allocated(device) - there
 
 
-@contextmanager
-def _mute() -> Iterator[None]:
-    """Nothing on stderr within: the profiler says there that it starts, and what it cannot see."""
-    shown = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(shown, 2)
-        os.close(shown)
-
-
 def _on_cpu(call: Callable[[], Any], device: torch.device, before: Callable[[], Any]) -> int:
-    with _mute(), profile(use_cpu=True, profile_memory=True) as profiler:
+    with muted(), profile(use_cpu=True, profile_memory=True) as profiler:
         before()
         with record_function(_MARK):
             call()

@@ -24,7 +24,7 @@ _MODULES = (
     "stft",
     "stft_magnitude",
     "masked_istft",
-    "masked_istft_sliding",
+    "_masked_istft_sliding",
     "overlap_decode",
 )
 

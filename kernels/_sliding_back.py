@@ -15,7 +15,7 @@ Again nothing is subtracted.
 
 A program has bins of one line and walks along segments, the SLOTS before its first included. It
 has the samples that these bins add; those of all bins are added afterwards, in a fixed order.
-`masked_istft_sliding.py` makes Y of the mixture's samples and a share, so that no spectrum is in
+`_masked_istft_sliding.py` makes Y of the mixture's samples and a share, so that no spectrum is in
 memory; `stft.py` reads it. Bins outside 0 ... N / 2 are the conjugates of others.
 
 Operations of products 16 H B for a frame and source, and the forward's. Bytes: shares or spectra

@@ -14,7 +14,7 @@ held rotated and m is real, so the rotation cancels. A backward program has FRAM
 channel and SOURCES sources, of the mixture and of the incoming gradients.
 
 Bytes for S sources of a channel: 4 L (1 + S + S B / hop), and a part of the shares again.
-Operations: those of `dft.py`, 1 + S times for each frame. Small hops: `masked_istft_sliding.py`.
+Operations: those of `dft.py`, 1 + S times for each frame. Small hops: `_masked_istft_sliding.py`.
 """
 
 from __future__ import annotations

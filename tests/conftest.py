@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -198,6 +200,23 @@ def called(monkeypatch):
     for name in ("conv_pair", "deconv_pair"):
         monkeypatch.setattr(ops, name, spy(name, getattr(ops, name)))
     return names
+
+
+@pytest.fixture
+def ranges(monkeypatch):
+    """The names of ranges, in order, as the package `nvtx` is given them."""
+    names = []
+
+    @contextmanager
+    def annotate(name, domain):
+        assert domain == "sepfast"
+        names.append(name)
+        yield
+
+    nvtx = SimpleNamespace(annotate=annotate, __spec__=ModuleSpec("nvtx", None))
+    monkeypatch.setitem(sys.modules, "nvtx", nvtx)
+    yield names
+    ops.enable_ranges(False)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

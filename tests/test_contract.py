@@ -1,14 +1,13 @@
 """The contract of every operator, one test or more for each of its ten lines.
 
+The tenth, names, is in `test_contract_names.py`; that forward mode is refused in
+`test_contract_forward_mode.py`.
+
 The kernels run in Triton's interpreter, or on a GPU where there is one; every result they are
 given to write is NaN before and lies between guards.
 """
 
-import re
-import sys
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,7 +29,6 @@ from contract import (
 )
 from contract_cases import CASES
 from torch import library
-from torch.autograd import forward_ad
 
 from sepfast import InputError, ops, reference
 from sepfast.ops.accuracy import ACCURACY
@@ -221,67 +219,6 @@ def test_2_a_second_differentiation_is_refused(case, place):
         torch.autograd.grad(first[0].sum(), [*inputs, grad], allow_unused=True)
 
 
-# What PyTorch itself warns of where it first meets forward mode.
-_forward_mode = pytest.mark.filterwarnings(
-    "ignore:.torch.jit.script. is deprecated:DeprecationWarning",
-    "ignore:Attempted to insert a get_attr Node:UserWarning:torch.fx",
-)
-
-
-@_forward_mode
-@pytest.mark.parametrize(
-    "derivative",
-    [
-        pytest.param(lambda f, x: torch.func.jvp(f, (x,), (x,)), id="jvp"),
-        pytest.param(lambda f, x: torch.func.linearize(f, x)[1](x), id="linearize"),
-        pytest.param(lambda f, x: torch.func.jacfwd(f)(x), id="jacfwd"),
-        pytest.param(lambda f, x: torch.func.jacrev(f)(x), id="jacrev"),
-        pytest.param(lambda f, x: torch.func.hessian(f)(x), id="hessian"),
-        pytest.param(lambda f, x: _dual(f, x), id="dual"),
-        pytest.param(lambda f, x: _dual(f, x.requires_grad_()), id="dual-leaf"),
-    ],
-)
-def test_2_forward_mode_is_refused(case, derivative):
-    tensors = case.make(rows=1, size=case.tiny, framing=TINY)
-    for name in tensors:
-
-        def function(x, name=name):
-            return case.call(ops, tensors | {name: x}, TINY)
-
-        with pytest.raises(InputError, match=f"^{case.operator}: has no |requires a gradient"):
-            derivative(function, tensors[name].clone())
-
-
-@_forward_mode
-def test_2_forward_mode_of_the_gradient_is_refused(case):
-    leaves = leaves_of(case, case.make(rows=1, size=case.tiny, framing=TINY))
-    out = case.call(ops, leaves, TINY)
-    inputs = [leaves[name] for name in case.differentiable]
-    with pytest.raises(InputError, match=r"_backward: has no forward-mode derivative"):
-        _dual(lambda grad: torch.autograd.grad(out, inputs, grad)[0], incoming(out))
-
-
-@_forward_mode
-def test_2_plain_pytorch_takes_forward_mode_in_its_place(case):
-    tensors = case.make(rows=1, size=case.tiny, dtype=torch.float64, framing=TINY)
-    inputs = tuple(tensors[name] for name in case.differentiable)
-
-    def function(*args):
-        named = zip(case.differentiable, args, strict=True)
-        return case.call(reference, tensors | dict(named), TINY)
-
-    tangents = tuple(map(torch.randn_like, inputs))
-    out, tangent = torch.func.jvp(function, inputs, tangents)
-    result = evaluate(case, tensors, framing=TINY)  # the gradient by hand
-    backward = sum((g * t).sum() for g, t in zip(result.grads, tangents, strict=True))
-    torch.testing.assert_close((incoming(out) * tangent).sum(), backward)
-
-
-def _dual(function, x):
-    with forward_ad.dual_level():
-        return function(forward_ad.make_dual(x, torch.ones_like(x)))
-
-
 # 3. Layouts
 
 
@@ -437,69 +374,3 @@ def test_9_float32_is_no_worse_than_twice_pytorchs_own(case, kernels):
     plain = errors(evaluate(case, tensors, package=reference), true)
     # The rounding of the result itself is no worse, however lucky PyTorch's was.
     _assert_close(evaluate(case, tensors), true, *(max(2 * error, EPS) for error in plain))
-
-
-# 10. Names
-
-
-@pytest.fixture
-def ranges(monkeypatch):
-    """The names of ranges, in order, as the package `nvtx` is given them."""
-    names = []
-
-    @contextmanager
-    def annotate(name, domain):
-        assert domain == "sepfast"
-        names.append(name)
-        yield
-
-    nvtx = SimpleNamespace(annotate=annotate, __spec__=ModuleSpec("nvtx", None))
-    monkeypatch.setitem(sys.modules, "nvtx", nvtx)
-    yield names
-    ops.enable_ranges(False)
-
-
-def test_10_ranges_are_off_unless_asked_for(case, ranges):
-    evaluate(case, case.make())
-    assert ranges == []
-
-
-def test_10_ranges_are_named_as_operators_forward_and_backward(case, place, ranges):
-    ops.enable_ranges()
-    evaluate(case, case.make(device=place))
-    assert ranges[0] == case.operator
-    assert f"{case.operator}_backward" in ranges[1:]
-
-
-def test_10_ranges_are_pytorchs_own_without_nvtx(case, ranges, monkeypatch):
-    monkeypatch.setitem(sys.modules, "nvtx", None)
-    names = []
-
-    @contextmanager
-    def of_pytorch(name):
-        names.append(name)
-        yield
-
-    monkeypatch.setattr("torch.cuda.nvtx.range", of_pytorch)
-    monkeypatch.setattr("torch.version.cuda", "13.0")  # builds for a CPU have none
-    ops.enable_ranges()
-    evaluate(case, case.make())
-    assert names[0] == f"sepfast:{case.operator}"
-    assert ranges == []
-
-
-def test_10_ranges_break_no_graph(case, ranges):
-    ops.enable_ranges()
-    torch._dynamo.reset()
-    compiled = torch.compile(case.call, fullgraph=True, backend="aot_eager")
-    evaluate(case, case.make(), function=compiled)
-
-
-def test_10_kernels_are_named_as_operators(case, kernels):
-    with launches() as launched:
-        evaluate(case, case.make(device=kernels))
-    assert launched
-    for launch in launched:
-        operator, stage = re.fullmatch(r"sepfast_(\w+)_([a-z]+)", launch.kernel).groups()
-        assert hasattr(ops, operator)
-        assert stage

@@ -153,7 +153,7 @@ def _kernel(
     lines = rows(waveform, 2)
     terms = slides(f, shares.device, "sepfast_masked_istft_sliding", back=True)
     if terms is not None and levels.kind != "floor":
-        from sepfast.kernels import masked_istft_sliding as sliding
+        from sepfast.kernels import _masked_istft_sliding as sliding
 
         planes = rows(shares, 4)
         out = sliding.forward(planes, lines, f.n_fft, f.hop, f.front, terms, levels.gain)

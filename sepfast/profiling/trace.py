@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from sepfast.files import atomic
+from sepfast.muted import muted
 from sepfast.ops.ranges import unprefixed
 from sepfast.profiling.shares import Path as Ranges
 from sepfast.profiling.shares import Span
@@ -62,14 +61,14 @@ def traced(work: Callable[[], None], device: torch.device, path: Path) -> Trace:
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     profiler = torch.profiler.profile(activities=activities, acc_events=True)
-    with _unprinted(not on_gpu):
+    with nullcontext() if on_gpu else muted():
         profiler.start()
     try:
         work()
         if on_gpu:
             torch.cuda.synchronize(device)
     finally:
-        with _unprinted(not on_gpu):
+        with nullcontext() if on_gpu else muted():
             profiler.stop()
     with atomic(path) as temporary:
         profiler.export_chrome_trace(str(temporary))
@@ -78,23 +77,6 @@ def traced(work: Callable[[], None], device: torch.device, path: Path) -> Trace:
     table = averages.table(sort_by=order, row_limit=100, max_name_column_width=60)
     spans = device_spans(profiler.events() or []) if on_gpu else {}
     return Trace(spans, _functions(averages, order), table)
-
-
-@contextmanager
-def _unprinted(on: bool) -> Iterator[None]:
-    """Leave out what the profiler's library prints past Python: on a CPU, lines about itself."""
-    if not on:
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def device_spans(events: Iterable[Any]) -> dict[Ranges, Span]:
