@@ -37,6 +37,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import dft, launch
+from sepfast.kernels._frames import inside_line
 from sepfast.kernels.tuning import Config, walk_length
 
 #: Chunks of a segment, which is as tall as a product must be.
@@ -56,11 +57,8 @@ def segment(
     """
     STEPS: tl.constexpr = 16
     j = tl.arange(0, HOP)
-    # Relative to `start`, so that the arithmetic of tiles stays in 32 bits on lines of any length.
-    low = tl.minimum(tl.maximum(-start, 0), STEPS * HOP).to(tl.int32)
-    high = tl.maximum(tl.minimum(samples - start, STEPS * HOP), 0).to(tl.int32)
     n = row[:, None] * HOP + j[None, :]
-    x = tl.load(line + start + n, (n >= low) & (n < high), other=0)
+    x = tl.load(line + start + n, inside_line(start, samples, n, STEPS * HOP), other=0)
     of_table = table + j[:, None] * columns + at[None, :]
     re = tl.dot(x, tl.load(of_table), input_precision=PRECISION)
     im = tl.dot(x, tl.load(of_table + HOP * columns), input_precision=PRECISION)

@@ -31,6 +31,7 @@ import triton
 import triton.language as tl
 
 from sepfast.kernels import dft, launch
+from sepfast.kernels._frames import inside_line
 from sepfast.kernels._sliding import (
     LANES,
     STEPS,
@@ -152,22 +153,14 @@ def store_samples(
     row = tl.arange(0, 16)[:, None]
     n = row * HOP + tl.arange(0, HOP)[None, :]
     start = segment * (16 * HOP) - front
-    valid = inside(start, length, n, 16 * HOP) & (segment >= first)
+    valid = inside_line(start, length, n, 16 * HOP) & (segment >= first)
     waits = valid & (segment >= begin + SLOTS) & (row < 15)
     samples += tl.load(out + start + n, waits, other=0)
     tl.store(out + start + n, samples, valid)
     start += (SLOTS * 16 - 1) * HOP
     to = segment + SLOTS
-    valid = inside(start, length, n, 16 * HOP) & (to >= first) & (to < end) & (row > 0)
+    valid = inside_line(start, length, n, 16 * HOP) & (to >= first) & (to < end) & (row > 0)
     tl.store(out + start + n, tail, valid)
-
-
-@triton.jit
-def inside(start, length, n, SIZE: tl.constexpr):
-    """Which of the positions n below SIZE behind sample `start` lie in the line, in 32 bits."""
-    low = tl.minimum(tl.maximum(-start, 0), SIZE).to(tl.int32)
-    high = tl.maximum(tl.minimum(length - start, SIZE), 0).to(tl.int32)
-    return (n >= low) & (n < high)
 
 
 class Walk(NamedTuple):

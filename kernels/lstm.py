@@ -38,6 +38,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sepfast.kernels import launch
+from sepfast.kernels._product import load
 
 #: Lengths: one compilation serves all their values.
 _NUMBERS = ("batch", "steps", "hidden", "directions", "given", "first", "stop", "parts")
@@ -86,16 +87,16 @@ def sepfast_lstm_forward(
                 o = tl.dot(h, for_o.to(tl.float32), o, input_precision=PRECISION)
 
             inside = unit < hidden
-            past = _load(cells + before[:, None] * hidden + unit[None, :], carried, inside)
+            past = load(cells + before[:, None] * hidden + unit[None, :], carried, inside)
             if (s == 0) & (given & _CELL > 0):
-                past += _load(initial + unit[None, :], active, inside)
+                past += load(initial + unit[None, :], active, inside)
             u_i, u_f, u_o = _peepholes(peepholes, unit, hidden, given)
             to = gates + at[:, None] * 4 * hidden + unit[None, :]
-            i = _sigmoid(i + _load(to, active, inside) + u_i * past)
-            f = _sigmoid(f + _load(to + hidden, active, inside) + u_f * past)
-            g = _tanh(g + _load(to + 2 * hidden, active, inside))
+            i = _sigmoid(i + load(to, active, inside) + u_i * past)
+            f = _sigmoid(f + load(to + hidden, active, inside) + u_f * past)
+            g = _tanh(g + load(to + 2 * hidden, active, inside))
             c = f * past + i * g
-            o = _sigmoid(o + _load(to + 3 * hidden, active, inside) + u_o * c)
+            o = _sigmoid(o + load(to + 3 * hidden, active, inside) + u_o * c)
             there = known[:, None] & inside[None, :]
             on = active[:, None]
             _put(to, i, on, there)
@@ -146,23 +147,23 @@ def sepfast_lstm_backward(
                 dh = tl.dot(a.to(tl.float32), to_h, dh, input_precision=PRECISION)
 
             to = at[:, None] * hidden + unit[None, :]
-            dh += _load(of_output + to, active, inside)
+            dh += load(of_output + to, active, inside)
             if given & _ENDS > 0:
-                dh += _load(of_hidden + state + unit[None, :], s == length - 1, inside)
-            c = _load(cells + to, active, inside)
-            past = _load(cells + before[:, None] * hidden + unit[None, :], carried, inside)
+                dh += load(of_hidden + state + unit[None, :], s == length - 1, inside)
+            c = load(cells + to, active, inside)
+            past = load(cells + before[:, None] * hidden + unit[None, :], carried, inside)
             if (s == 0) & (given & _CELL > 0):
-                past += _load(initial + state + unit[None, :], active, inside)
+                past += load(initial + state + unit[None, :], active, inside)
             to = at[:, None] * 4 * hidden + unit[None, :]
-            i = _load(gates + to, active, inside)
-            f = _load(gates + to + hidden, active, inside)
-            g = _load(gates + to + 2 * hidden, active, inside)
-            o = _load(gates + to + 3 * hidden, active, inside)
+            i = load(gates + to, active, inside)
+            f = load(gates + to + hidden, active, inside)
+            g = load(gates + to + 2 * hidden, active, inside)
+            o = load(gates + to + 3 * hidden, active, inside)
             u_i, u_f, u_o = _peepholes(peepholes, unit, hidden, given)
             of_c = of_cell + state + unit[None, :]
             high = _tanh(c)
             da_o = dh * high * o * (1 - o)
-            dc = _load(of_c, active, inside) + dh * o * (1 - high * high) + u_o * da_o
+            dc = load(of_c, active, inside) + dh * o * (1 - high * high) + u_o * da_o
             da_i = dc * g * i * (1 - i)
             da_f = dc * past * f * (1 - f)
             there = known[:, None] & inside[None, :]
@@ -190,12 +191,6 @@ def _known(lengths, row, batch, steps, given):
     length = tl.load(lengths + row, known & (given & _LENGTHS > 0), other=0)
     length = tl.minimum(tl.maximum(length, 0), steps).to(tl.int32)
     return known, tl.where(known, tl.where(given & _LENGTHS > 0, length, steps), 0)
-
-
-@triton.jit
-def _load(tile, rows, columns):
-    """A tile in float32, 0 outside."""
-    return tl.load(tile, rows[:, None] & columns[None, :], other=0).to(tl.float32)
 
 
 @triton.jit
