@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from sepfast.reference.half_types import widened
+from sepfast.reference.lengths import cut
 
 
 class BilinearAttentionGrads(NamedTuple):
@@ -71,7 +72,7 @@ def attend(
     Returns:
         The context (B, N, J), and the weights (B, N, M).
     """
-    wide = widened(memory)
+    wide = cut(widened(memory), lengths)
     scores = widened(projected) @ wide.mT
     if lengths is None:
         weights = scores.softmax(-1)
@@ -91,8 +92,9 @@ def bilinear_attention_backward(
     weight: Tensor,
     projected: Tensor,
     weights: Tensor,
+    lengths: Tensor | None = None,
 ) -> BilinearAttentionGrads:
-    """The gradients of `bilinear_attention`. Lengths are in the weights, which are 0 behind them.
+    """The gradients of `bilinear_attention`.
 
     Args:
         grad_context: (B, N, J), of the context.
@@ -102,11 +104,13 @@ def bilinear_attention_backward(
         weight: (E, J).
         projected: (B, N, J), query by weight.
         weights: (B, N, M), the result.
+        lengths: (B,) integers, or None.
     """
-    wide, shares, of_context = widened(memory), widened(weights), widened(grad_context)
+    wide = cut(widened(memory), lengths)
+    shares, of_context = widened(weights), widened(grad_context)
     slope = of_context @ wide.mT
     if grad_weights is not None:
-        slope += widened(grad_weights)
+        slope += cut(widened(grad_weights).mT, lengths).mT
     slope = shares * (slope - (shares * slope).sum(-1, keepdim=True))
     of_projected = (slope @ wide).flatten(0, 1)
     gradients = (

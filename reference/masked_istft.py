@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sepfast.reference.frame_blocks import of_frames
 from sepfast.reference.framing import Framing
+from sepfast.reference.half_types import widened
 from sepfast.reference.stft import as_complex, samples_of, samples_of_backward, spectra
 
 
@@ -202,5 +203,4 @@ def _polar(spectrum: Tensor) -> tuple[Tensor, Tensor]:
 
 def _complex(spectrum: Tensor) -> Tensor:
     """Complex products are one pass; half types have none and go through float32."""
-    double = spectrum.dtype == torch.float64
-    return as_complex(spectrum if double else spectrum.float())
+    return as_complex(widened(spectrum))

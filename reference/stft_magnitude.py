@@ -5,6 +5,8 @@
 T frames, B bins, X the STFT. Backward, with G the incoming gradient: dX = G scale p |X|^(p-2) X,
 taken as 0 where X is 0 (at silence |X|^p has no slope that training could use), then the
 transpose of the STFT.
+
+Source: the "STFT" rows of the papers; the exponent is that of D and E.
 """
 
 from __future__ import annotations

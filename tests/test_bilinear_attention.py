@@ -79,28 +79,32 @@ def test_lengths_are_integers_of_any_type(place, dtype):
 
 
 def test_padding_has_no_weight_and_no_gradient(place):
-    query, memory, weight = made(m=70)
     lengths = torch.tensor([70, 64, 3])
     padding = torch.arange(70) >= lengths[:, None]
-    memory[padding] = torch.nan  # it is not looked at
-    args = [place.put(x) for x in (query, memory.nan_to_num(), weight)]
-    (_, weights), grads = check(place, args, lengths)
+    (_, weights), grads = check(place, made(m=70), lengths)
     assert not weights.cpu().mT[padding].any()
     assert not grads[1].cpu()[padding].any()
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
 
-def test_kernels_do_not_look_at_padding(kernels):
+def test_what_stands_in_padding_has_no_effect(place):
     query, memory, weight = made(m=70)
     lengths = torch.tensor([70, 64, 3])
+    padding = torch.arange(70) >= lengths[:, None]
     broken = memory.clone()
-    broken[torch.arange(70) >= lengths[:, None]] = torch.nan
-    there = lengths.to(kernels.device)
-    expected, found = (
-        ops.bilinear_attention(*map(kernels.put, (query, x, weight)), there)
-        for x in (memory, broken)
-    )
-    assert all(map(torch.equal, expected, found))
+    broken[padding] = torch.nan
+    of_context, of_weights = noise(*query.shape[:2], memory.shape[2]), noise(*query.shape[:2], 70)
+    of_weights.mT[padding] = torch.nan
+
+    def run(memory):
+        leaves = [place.put(x).requires_grad_() for x in (query, memory, weight)]
+        results = ops.bilinear_attention(*leaves, lengths.to(place.device))
+        grads = torch.autograd.grad(results, leaves, [place.put(of_context), place.put(of_weights)])
+        return *results, *grads
+
+    found = run(broken)
+    assert all(x.isfinite().all() for x in found)
+    assert all(map(torch.equal, run(memory), found))
 
 
 def test_a_row_without_memory_is_zero(place):
@@ -191,13 +195,14 @@ def test_sums_over_a_batch_are_shared_by_processors(kernels, monkeypatch, proces
 
 @pytest.mark.parametrize("demand", ["highest", "high"])
 def test_pytorch_takes_plain_products_but_in_float32(kernels, demand):
-    if torch.cuda.is_available() and torch.cuda.get_device_capability()[1] != 0:
-        pytest.skip("its float32 products are not slower than three TF32 ones")
+    # Where three TF32 products are faster than one in float32; the interpreter takes all kernels.
+    gpus = [(8, 0), (9, 0), (10, 0)]
+    faster = kernels.device == "cpu" or torch.cuda.get_device_capability() in gpus
     torch.set_float32_matmul_precision(demand)
     with launches() as launched:
         ops.bilinear_attention(*map(kernels.put, made()))
     stages = [launch.kernel.removeprefix("sepfast_bilinear_attention_") for launch in launched]
-    assert stages == ["product"] * (demand == "highest") + ["scores", "context"]
+    assert stages == ["product"] * (faster and demand == "highest") + ["scores", "context"]
 
 
 def test_the_references_gradient_is_autograds():

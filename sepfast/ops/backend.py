@@ -106,7 +106,7 @@ def noted_decisions() -> Iterator[list[Decision]]:
 
 
 def current_backend() -> Backend:
-    """What `use_backend` was given last."""
+    """What `use_backend` has set, for the block that runs or from then on."""
     return _current
 
 

@@ -30,6 +30,7 @@ def bilinear_attention(
         memory: (B, M, J).
         weight: (E, J).
         lengths: (B,) integers, frames of memory that count; below 0 is 0, above M is M, None all.
+            What stands behind them has no effect, NaN neither.
 
     Returns:
         The context (B, N, J), and the weights (B, N, M), exactly 0 behind the lengths. Where no
@@ -119,7 +120,7 @@ def _reference_backward(
     weights: Tensor,
 ) -> tuple[Tensor, ...]:
     inputs = of_context, of_weights, query, memory, weight
-    return tuple(reference.bilinear_attention_backward(*inputs, projected, weights))
+    return tuple(reference.bilinear_attention_backward(*inputs, projected, weights, lengths))
 
 
 def _kernel_backward(

@@ -7,8 +7,9 @@
 
 A range goes to NVTX, in the domain "sepfast" where the package `nvtx` is installed and with that
 name as a prefix in PyTorch's own ranges elsewhere, which builds for a GPU alone have; and beside
-it to one more place, `torch.profiler` unless another is named. There is none under a compiler, and
-none while a CUDA graph is captured: it would last as long as the capture, in which nothing runs.
+it to one more place, `torch.profiler` unless another is named. None is part of what `torch.compile`
+makes; the operators in it open theirs when they run. There is none while a CUDA graph is captured:
+it would last as long as the capture, in which nothing runs.
 Backward ranges are inside the step's where the backward is on the step's own thread, see
 `torch.autograd.set_multithreading_enabled`.
 """
