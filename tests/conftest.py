@@ -22,7 +22,7 @@ from sepfast.reference import stft_magnitude
 
 # Without a GPU, kernels run in Triton's interpreter, which is chosen when Triton is imported.
 if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # A process runs kernels in the interpreter or on a GPU, as `kernel_device` has it.
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -31,6 +31,12 @@ DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 # Beside other processes with tests, several threads wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item):
+    """What is marked `gpu` needs one."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +102,6 @@ def kernel_device(request) -> str:
 def require_kernels(device: str) -> str:
     """The device; skips the test where kernels cannot run on it."""
     pytest.importorskip("triton")
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     if (device == "cpu") != (os.environ.get("TRITON_INTERPRET") == "1"):
         pytest.skip("kernels run in the interpreter or on a GPU, never both in one process")
     return device

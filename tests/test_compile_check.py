@@ -327,6 +327,12 @@ def test_table_has_every_kernel_on_every_target_it_is_launched_on():
     assert not [problem for result in results for problem in result.problems()]
 
 
+def test_the_table_is_of_the_tested_triton():
+    version, _ = read_results(TABLE)
+    tested = Path(__file__).parents[1] / "constraints.txt"
+    assert f"triton=={version}" in tested.read_text().splitlines()
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
     """What the gate says of the kernels on one target, and its program's end."""

@@ -315,8 +315,6 @@ def test_saved_models_come_back(tmp_path, options):
 
 @pytest.mark.gpu
 def test_on_a_gpu_lengths_may_be_on_either_side():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     model = small()
     mixture, side = batch(4)
     true = model(mixture, side, TestLengths.FRAMES, TestLengths.STEPS)

@@ -184,7 +184,6 @@ class TestTrack:
         np.testing.assert_allclose(alignment.values, 1)
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_on_a_gpu_it_is_the_same(self):
         x, model = noise(2, 60_000), small()
         expected = stacked(Separator(model)(x, 44_100, side=FALLING))

@@ -82,19 +82,6 @@ def test_nothing_is_nothing(place, shape):
     assert not any(x.any() for x in grads)
 
 
-@pytest.mark.parametrize("way", ["forward", "backward"])
-def test_there_is_something_to_tune_it_on(way):
-    from sepfast.bench.tuning_jobs import jobs, prepare
-
-    job = next(job for job in jobs() if job.stage == f"softplus_affine_{way}")
-    run, tensors = prepare(job, 3, torch.device("cpu"))
-    with ops.use_backend("reference"):
-        out = run(tensors)
-    assert out.shape == tensors["x"].shape
-    assert out.isfinite().all()
-    assert out.any()
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_half_types_take_vectors_in_float32(backend, dtype):

@@ -91,7 +91,6 @@ def test_one_epoch_through_all_songs(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_computes_what_a_cpu_does(tmp_path):
     runs = [
         train(fresh(), SONGS, VALIDATION, QUICK, tmp_path / device, device=device)

@@ -63,12 +63,6 @@ def test_the_command_hands_the_option_on(tmp_path, monkeypatch):
 # On a GPU
 
 
-needs_gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
-
-
 class Counter(torch.cuda.CUDAGraph):
     """Graphs count their replays."""
 
@@ -79,6 +73,7 @@ class Counter(torch.cuda.CUDAGraph):
         super().replay()
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(("optimizer", "rate"), [("adam", 1e-3), ("adadelta", 0.3)])
 class TestOnGpu:
     """Twelve steps, nine of them replayed, with dropout, two learning rates and validation.
@@ -86,8 +81,6 @@ class TestOnGpu:
     On noise, of which every bin has a gradient worth the name, rounding moves the losses by 1e-7,
     while another learning rate or dropout moves them by 1e-3.
     """
-
-    pytestmark = needs_gpu
 
     @pytest.fixture(autouse=True)
     def counted(self, monkeypatch):

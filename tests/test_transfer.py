@@ -33,7 +33,6 @@ def test_nothing_is_asked_for_ahead_of_time_on_a_cpu():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 class TestOnGpu:
     def test_pieces_come_back_in_order_and_whole(self, monkeypatch):
         monkeypatch.setattr(transfer, "_BLOCK", 1000)
