@@ -9,7 +9,8 @@ import torch
 
 from sepfast.bench.case import Case
 from sepfast.bench.peaks import peak_of
-from sepfast.bench.verify import LENIENCE, WrongResult, as_tuple, largest, relative_error
+from sepfast.bench.verify import LENIENCE, WrongResult, as_tuple
+from sepfast.ops.accuracy import largest, relative_error
 
 #: Ordinary calls before the capture: they compile kernels, and fill tables and plans.
 _WARM_UP = 3

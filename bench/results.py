@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from sepfast.bench.schema import fault
 from sepfast.errors import InputError
 from sepfast.files import atomic
+from sepfast.surroundings import commit_of, processor, version
 
 #: Changes with what the file means; `schema.json` says what it holds.
 SCHEMA = 3
@@ -126,14 +125,10 @@ class Report:
             {name: None if value == float("inf") else value for name, value in each.items()}
             for each in self.tuning
         ]
-        write_json(path, {"schema": SCHEMA, **asdict(replace(self, tuning=tuning))})
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value, whole or not at all."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    with atomic(path) as temporary:
-        temporary.write_text(text)
+        value = {"schema": SCHEMA, **asdict(replace(self, tuning=tuning))}
+        text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+        with atomic(path) as temporary:
+            temporary.write_text(text)
 
 
 def read_report(path: Path) -> Report:
@@ -190,14 +185,18 @@ _ASCENDING = (
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a number is worth nothing without."""
-    names = ("torch", "triton", "numpy", "sepfast")
+    packages = {name: version(name) for name in ("triton", "numpy", "sepfast")}
     about: dict[str, Any] = {
         "kind": device.type,
-        "device": _processor(),
+        "device": processor(),
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{n: _version(n) for n in names}},
-        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            **packages,
+        },
+        "commit": commit_of(Path(__file__)),
     }
     if device.type == "cuda":
         of_gpu = torch.cuda.get_device_properties(device)
@@ -207,40 +206,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         about["versions"]["cuda"] = torch.version.cuda
         about["versions"]["hip"] = torch.version.hip
     return about
-
-
-def _processor() -> str:
-    """The CPU as it calls itself, which Python does not know everywhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
-    return next(filter(None, names), "") or platform.processor() or platform.machine() or "CPU"
-
-
-def _version(package: str) -> str | None:
-    if package == "torch":
-        return str(torch.__version__)
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the tree that this file lies in, "+" behind it where files differ."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = _said([*git, "rev-parse", "HEAD"])
-        return head + ("+" if _said([*git, "status", "--porcelain", "-uno"]) else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _said(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    return done.stdout.strip()
 
 
 #: Ours, as it is and captured.

@@ -112,21 +112,18 @@ class Run:
                 if self._late(f"verification of {case}, {precision}"):
                     continue
                 with demanded(precision):
-                    self._check(case, precision)
+                    self._check(case)
         passed = sum("path" in each for each in self.report.verification)
         print(f"{passed} of {len(self.report.verification)} verifications passed", flush=True)
         self._write()
 
-    def _check(self, case: Case, precision: str) -> None:
+    def _check(self, case: Case) -> None:
         """Verify ours, and keep whatever goes wrong."""
         try:
             done = check(case, "ours", self.settings.device)
         except Exception as error:  # a kernel that does not compile is a result, too
-            self.wrong.add((case.name, precision))
             text = str(error) if isinstance(error, WrongResult) else repr(error)[:500]
-            failed = {"case": case.name, "side": "ours", "precision": precision, "failed": text}
-            self.report.verification.append(failed)
-            print(f"WRONG, not timed: {case}, {precision}: {text}", flush=True)
+            self._tell_wrong(case.name, "ours", text)
         else:
             self.report.verification.append(asdict(done))
 
@@ -179,8 +176,7 @@ class Run:
 
     def _rows(self, case: Case, chosen: list[str], scale: float | None = None) -> None:
         """Time a case, or a point of a sweep; what fails is left out, with the reason."""
-        precision = demand()
-        name = f"{case}, {precision}" if scale is None else str(Point(case, scale))
+        name = f"{case}, {demand()}" if scale is None else str(Point(case, scale))
         seconds, rounds = 2.0 if scale is None else 1.0, (5, 100)
         if self.settings.quick:
             seconds, rounds = 0.2, (3, 10)
@@ -191,10 +187,8 @@ class Run:
             )  # fmt: skip
         except Exception as error:  # out of memory, a compiler that fails: the others go on
             failed = error.side if isinstance(error, WrongResult | FailedSide) else chosen[-1]
-            self._leave_out(f"{name}, {failed}", repr(error)[:500])
+            self._fail(f"{name}, {failed}", case.name, failed, error, scale)
             rest = [side for side in chosen if side != failed]
-            if isinstance(error, WrongResult) and failed in OURS:
-                self.wrong.add((case.name, precision))
             if {"ours", "eager"} <= set(rest):
                 self._rows(case, rest, scale)
             return
@@ -222,16 +216,11 @@ class Run:
         try:
             rows = measure_system(
                 system, self.settings.device, self.clock, self.most, chosen,
-                lambda side, why: self._leave_out(f"{name}, {side}", why),
+                lambda side, error: self._fail(f"{name}, {side}", system.name, side, error),
                 seconds=seconds, rounds=rounds,
             )  # fmt: skip
-        except WrongResult as error:
-            failed = {"case": system.name, "side": "ours", "precision": demand()}
-            self.wrong.add((system.name, demand()))
-            self.report.verification.append({**failed, "failed": str(error)})
-            print(f"WRONG, not timed: {name}: {error}", flush=True)
-        except Exception as error:  # memory, for one
-            self._leave_out(name, repr(error)[:500])
+        except Exception as error:  # memory, for one; where it is wrong, it is ours
+            self._fail(name, system.name, "ours", error)
         else:
             self._add(rows, self.report.rows)
         finally:
@@ -263,11 +252,11 @@ class Run:
                 command, cwd=folder.parent, capture_output=True, text=True, timeout=seconds
             )
         except subprocess.TimeoutExpired:
-            self._leave_out("GPU tests", f"not done within {seconds:.0f} s")
+            self._leave_out("GPU tests", f"not done when time was up, after {seconds:.0f} s")
             return
-        tail = done.stdout.strip().splitlines()[-30:]
+        tail = (done.stdout.strip() or done.stderr.strip()).splitlines()[-30:]
         self.report.gpu_tests = {"exit": done.returncode, "tail": tail}
-        print(f"GPU tests: {tail[-1] if tail else done.stderr[-500:]}", flush=True)
+        print(f"GPU tests: {tail[-1] if tail else 'no output'}", flush=True)
         self._write()
 
     def _tune(self) -> None:
@@ -324,6 +313,24 @@ class Run:
             return False
         self.report.skipped[piece] = "no time left"
         return True
+
+    def _fail(
+        self, piece: str, case: str, side: str, error: Exception, scale: float | None = None
+    ) -> None:
+        """Keep why a side failed; one of ours that is wrong is more than left out."""
+        if isinstance(error, WrongResult) and side in OURS:
+            at = "" if scale is None else f", at scale {scale:.3g}"
+            self._tell_wrong(case, side, f"{error}{at}")
+        else:
+            self._leave_out(piece, repr(error)[:500])
+
+    def _tell_wrong(self, case: str, side: str, text: str) -> None:
+        """Keep what makes the run fail, at the precision that is demanded now."""
+        self.wrong.add((case, demand()))
+        self.report.verification.append(
+            {"case": case, "side": side, "precision": demand(), "failed": text}
+        )
+        print(f"WRONG, not timed: {case}, {demand()}: {text}", flush=True)
 
     def _leave_out(self, piece: str, why: str) -> None:
         self.report.skipped[piece] = why

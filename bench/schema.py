@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda x: isinstance(x, str),
     "boolean": lambda x: isinstance(x, bool),
     "null": lambda x: x is None,
-    "number": lambda x: isinstance(x, int | float) and not isinstance(x, bool),
-    "integer": lambda x: _TYPES["number"](x) and float(x).is_integer(),
+    # JSON has no others; Python reads more.
+    "number": lambda x: isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < inf,
+    "integer": lambda x: _TYPES["number"](x) and x % 1 == 0,
 }
 
 
@@ -79,8 +81,8 @@ def _fits(value: Any, rule: _Schema) -> bool:
     if "enum" in rule and not any(_same(value, each) for each in rule["enum"]):
         return False
     if _TYPES["number"](value):
-        above = value > rule.get("exclusiveMinimum", float("-inf"))
-        return bool(above and value >= rule.get("minimum", float("-inf")))
+        above = value > rule.get("exclusiveMinimum", -inf)
+        return bool(above and value >= rule.get("minimum", -inf))
     if isinstance(value, str | list):
         least = rule.get("minLength" if isinstance(value, str) else "minItems", 0)
         return bool(least <= len(value) <= rule.get("maxItems", len(value)))

@@ -31,12 +31,11 @@ from sepfast.bench.training_step import steps
 from sepfast.bench.verify import (
     WrongResult,
     demanded,
-    largest,
     launched,
     path_of,
-    relative_error,
 )
 from sepfast.bench.work import Work
+from sepfast.ops.accuracy import largest, relative_error
 
 
 class System(Protocol):
@@ -103,7 +102,7 @@ def measure_system(
     clock: Clock,
     most: Ceilings,
     sides: Iterable[str],
-    leave_out: Callable[[str, str], None],
+    leave_out: Callable[[str, Exception], None],
     *,
     seconds: float = 2.0,
     rounds: tuple[int, int] = (3, 100),
@@ -116,7 +115,7 @@ def measure_system(
         clock: the device's.
         most: the device's ceilings.
         sides: the sides, "ours" among them.
-        leave_out: is told the side that failed, other than ours, and why.
+        leave_out: is told the side that failed, other than "ours", and its error.
         seconds: for all of them together.
         rounds: the least and the most that are made, whatever the seconds.
 
@@ -137,7 +136,7 @@ def measure_system(
         except Exception as error:  # memory, or a compiler that fails: the others go on
             if side == "ours":
                 raise
-            leave_out(side, repr(error)[:500])
+            leave_out(side, error)
         gc.collect()  # a side that was left out holds its model in cycles
         if device.type == "cuda":
             torch.cuda.empty_cache()

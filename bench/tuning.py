@@ -23,9 +23,9 @@ from sepfast import ops
 from sepfast.bench.case import demand
 from sepfast.bench.clocks import Clock, interleaved, percentiles
 from sepfast.bench.tuning_jobs import Config, Job, prepare
-from sepfast.bench.verify import demanded, relative_error
+from sepfast.bench.verify import demanded
 from sepfast.files import atomic
-from sepfast.ops.accuracy import ACCURACY
+from sepfast.ops.accuracy import ACCURACY, relative_error
 
 #: What is tried in place of a constant; None for twice and half the best so far.
 _CHOICES: dict[str, tuple[int, ...] | None] = {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from sepfast import ops, reference
 from sepfast.bench import plain, stepwise
 from sepfast.bench.case import BESIDE, OWN_LAYER, Case, Output, Tensors, computed, demand
 from sepfast.errors import InputError
-from sepfast.ops.accuracy import Bound
+from sepfast.ops.accuracy import Bound, largest, relative_error
 
 Called = Callable[[Tensors], Output]
 
@@ -187,26 +186,6 @@ def leaves_of(case: Case, tensors: Tensors) -> Tensors:
     return {
         name: x.detach().requires_grad_(name in case.differentiable) for name, x in tensors.items()
     }
-
-
-def relative_error(out: Tensor, true: Tensor) -> float:
-    """|out - true| / |true|; infinite where shapes differ."""
-    if out.shape != true.shape:
-        return float("inf")
-    out, true = out.detach().to(true.device), true.detach()
-    if out.dtype != torch.float32 or out.numel() < 2**20:
-        out, true = out.double(), true.double()
-    distance, scale = float((out - true).norm()), float(true.norm())
-    return distance / scale if scale else distance
-
-
-def largest(errors: Iterable[float]) -> float:
-    """The largest of errors, 0 of none; NaN is above all, where `max` would let it pass.
-
-    >>> largest([1e-7, float("nan"), 1e-8])
-    nan
-    """
-    return max(errors, key=lambda error: (math.isnan(error), error), default=0.0)
 
 
 def as_tuple(out: Output) -> tuple[Tensor, ...]:

@@ -8,7 +8,6 @@ the benchmarks, which import what they measure.
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sepfast import ops, reference
-from sepfast.ops.accuracy import ACCURACY, Precision
+from sepfast.ops.accuracy import ACCURACY, Precision, largest, relative_error
 from sepfast.ops.backend import current_backend, noted_decisions, use_backend
 from sepfast.reference import Framing
 
@@ -132,17 +131,19 @@ def _checked(name: str, device: torch.device) -> Check:
         place = "interpreter"
     if name not in _CALLS:
         return _failure(name, place, "selfcheck.py has no input for it")
-    torch.manual_seed(1)
     made = _CALLS[name]
+    with torch.random.fork_rng([]):  # the caller's random numbers stay as they are
+        torch.default_generator.manual_seed(1)
+        inputs = made.inputs()
     # From float32 on, so that the reference gets the very numbers of the operator.
-    tensors = {key: x.float().to(device) for key, x in made.inputs().items()}
+    tensors = {key: x.float().to(device) for key, x in inputs.items()}
     try:
         with noted_decisions() as decisions:
             out, grads = _evaluated(made, ops, tensors)
         wide = {key: x.cpu().double() for key, x in tensors.items()}
         true, true_grads = _evaluated(made, reference, wide)
-        error = _error(out, true)
-        gradient_error = _largest(map(_error, grads, true_grads))
+        error = relative_error(out, true)
+        gradient_error = largest(map(relative_error, grads, true_grads))
     except Exception as raised:  # a kernel that does not compile, a library that is missing
         return _failure(name, place, f"{type(raised).__name__}: {raised}")
     why_not = sorted({each.obstacle for each in decisions if each.obstacle})
@@ -170,19 +171,6 @@ def _evaluated(made: _Call, package: Any, tensors: Tensors) -> tuple[Tensor, tup
     generator = torch.Generator().manual_seed(7)
     incoming = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
     return out.detach(), torch.autograd.grad(out, [leaves[key] for key in wanted], incoming)
-
-
-def _error(out: Tensor, true: Tensor) -> float:
-    """|out - true| / |true|; infinite where shapes differ."""
-    if out.shape != true.shape:
-        return float("inf")
-    distance, scale = float((out.cpu().double() - true).norm()), float(true.norm())
-    return distance / scale if scale else distance
-
-
-def _largest(errors: Iterable[float]) -> float:
-    """The largest error; NaN where there is one, which `max` passes over unless it comes first."""
-    return max(errors, key=lambda error: (math.isnan(error), error))
 
 
 # What each operator is called with: rows, sources, channels, frames and so on are 2 to 7.

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,14 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(filter(None, named), "") or platform.processor() or platform.machine() or "CPU"
 
 
 def gpus() -> list[GPU]:
-    """The GPUs that PyTorch sees."""
-    return [_gpu(index) for index in range(torch.cuda.device_count())]
+    """The GPUs that PyTorch sees; none where it counts some and CUDA cannot be started."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [_gpu(index) for index in range(count)]
 
 
 def _gpu(index: int) -> GPU:
@@ -201,6 +203,27 @@ def driver() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return _first_line(done.stdout) or None
+
+
+@cache
+def commit_of(file: Path) -> str | None:
+    """The commit of the checkout that a file is kept in, "-dirty" behind it where it was changed.
+
+    None for a file that git does not keep, as one installed inside somebody's project, and
+    wherever git is missing or does not answer.
+    """
+    try:
+        _git(file, "ls-files", "--error-unmatch", file.name)
+        return _git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+    except (OSError, subprocess.SubprocessError, UnicodeError):
+        return None
+
+
+def _git(file: Path, *arguments: str) -> str:
+    # Without optional locks it writes nothing, not even what it finds out about changed files.
+    command = ["git", "--no-optional-locks", "-C", str(file.parent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_PATIENCE)
+    return done.stdout.strip()
 
 
 def compilers() -> dict[str, str | None]:
@@ -275,7 +298,8 @@ def anonymous(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     home = os.path.expanduser("~")
-    for path in {home, os.path.realpath(home)}:
+    # The longer one first: it may have the other in it.
+    for path in sorted({home, os.path.realpath(home)}, key=len, reverse=True):
         if len(path) > 1:
             value = re.sub(rf"{re.escape(path)}(?![\w.-])", "~", value)
     # A word of a path, /data/NAME/env, or a part of one, /tmp/torchinductor_NAME.

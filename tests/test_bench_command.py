@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -23,20 +24,15 @@ from sepfast.bench.results import read_report
 from sepfast.bench.sweeps import SWEPT, points, scale_of
 from sepfast.bench.systems import measure_system, systems
 from sepfast.bench.verify import WrongResult, demanded, sides
+from sepfast.bench.workloads import WORKLOADS
 from sepfast.cli.app import _app
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 MOST = Ceilings(1e10, 1e11, None)
 QUICK = {case.name: case for case in suite("quick")}
 QUICKLY = ("--quick", "--device", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def called(*arguments):
@@ -92,6 +88,8 @@ class TestCommand:
             (("--report",), "got no results"),
             (("--report", "a.json"), "--report: got no --out"),
             (("--across",), "--across: got no --compare"),
+            (("--pictures", "a", "a.json", "-o", "x"), "--out: got x beside --pictures"),
+            (("--compare", "a.json", "b.json", "-o", "x"), "--out: got x beside --compare"),
         ],
     )
     def test_what_it_does_not_take(self, arguments, message):
@@ -133,6 +131,14 @@ class TestSweeps:
             assert len(each) == {"full": 7, "small": 5, "quick": 2}[size]
             assert each[-1] == {"full": 4}.get(size, each[-1]) <= 4
 
+    def test_a_song_grows_in_length_and_keeps_its_channels(self):
+        for point in points("small", "song/"):
+            assert point.case.shape.rows == WORKLOADS["song"].rows
+
+    def test_quick_ends_at_an_eighth_of_small(self):
+        small, quick = ({p.case.name: p.scale for p in points(size)} for size in ("small", "quick"))
+        assert quick == {name: largest / 8 for name, largest in small.items()}
+
     def test_only_some(self):
         assert {point.case.name for point in points("quick", "song/conv")} == {"song/conv_pair"}
 
@@ -148,6 +154,11 @@ def allocating():
 class TestPeaks:
     def test_known_peak(self):
         assert peak_of(allocating, CPU) == 12_000_000
+
+    def test_what_was_made_before_and_stays_is_not_counted(self):
+        kept = []
+        before = peak_of(allocating, CPU, lambda: kept.append(torch.empty(1_000_000)))
+        assert before == 12_000_000
 
     def test_within_an_operator(self):
         """A copy that is made in a product and freed in it: 4 MB beside the result's 4 KB."""
@@ -201,6 +212,35 @@ def measured(case, chosen):
     return measure(case, CPU, HostClock(), MOST, chosen, seconds=0, rounds=(2, 2))
 
 
+def running(folder, only):
+    """A run in which everything is small, before its first piece."""
+    made = run.Run(run.Settings(folder / "a.json", 1e18, True, only, CPU))
+    made.clock, made.most = HostClock(), MOST
+    made.report.ceilings = MOST._asdict()
+    return made
+
+
+class TestGPUTests:
+    def test_what_cannot_begin_says_why(self, monkeypatch, tmp_path):
+        """pytest tells on stderr of options that it does not take."""
+        done = SimpleNamespace(returncode=4, stdout="", stderr="usage\nno such option\n")
+        monkeypatch.setattr(run.subprocess, "run", lambda *args, **options: done)
+        made = running(tmp_path, "soft_mask")
+        made._pytest(tmp_path, 5.0)
+        assert made.report.gpu_tests == {"exit": 4, "tail": ["usage", "no such option"]}
+
+    def test_a_run_whose_tests_took_too_long_is_not_complete(self, monkeypatch, tmp_path):
+        def never(command, timeout, **options):
+            raise subprocess.TimeoutExpired(command, timeout)
+
+        monkeypatch.setattr(run.subprocess, "run", never)
+        made = running(tmp_path, "soft_mask")
+        made._pytest(tmp_path, 5.0)
+        made._conclude()
+        assert "after 5 s" in made.report.skipped["GPU tests"]
+        assert not read_report(tmp_path / "a.json").complete
+
+
 class FakeGraph:
     """A graph without a GPU: what was recorded is computed again, into the same memory."""
 
@@ -242,6 +282,13 @@ class TestGraphs:
         with pytest.raises(WrongResult, match="of graph is off by"):
             measured(QUICK[name], ["ours", "graph", "eager"])
 
+    def test_a_graph_that_writes_nothing_is_not_timed(self, monkeypatch):
+        """Its memory has the right numbers of the capture."""
+        idle = type("Idle", (FakeGraph,), {"__call__": lambda self: self.out[0]})
+        monkeypatch.setattr(graphs, "Captured", idle)
+        with pytest.raises(WrongResult, match="of graph is off by nan"):
+            measured(QUICK["song/soft_mask"], ["ours", "graph", "eager"])
+
     @pytest.mark.parametrize(
         ("captured", "wrong"),
         [(type("Wrong", (FakeGraph,), {"spoilt": 2.0}), True), (lambda call, device: 1 / 0, False)],
@@ -250,13 +297,34 @@ class TestGraphs:
         """One that cannot be recorded is left out; one that is wrong is told besides."""
         monkeypatch.setattr(graphs, "Captured", captured)
         case = QUICK["song/soft_mask"]
-        made = run.Run(run.Settings(tmp_path / "a.json", 1e18, True, case.name, CPU))
-        made.clock, made.most = HostClock(), MOST
+        made = running(tmp_path, case.name)
         with demanded("highest"):
             made._rows(case, ["ours", "graph", "eager"])
         assert [row.side for row in made.report.rows] == ["ours", "eager"]
-        assert "song/soft_mask, highest, graph" in made.report.skipped
+        assert ("song/soft_mask, highest, graph" in made.report.skipped) != wrong
         assert made.wrong == ({(case.name, "highest")} if wrong else set())
+        told = [each["failed"] for each in made.report.verification]
+        assert [text.partition(" is off by")[0] for text in told] == (
+            ["song/soft_mask: full-size result of graph"] if wrong else []
+        )
+
+    def test_wrong_graph_of_a_system_is_told(self, monkeypatch, tmp_path):
+        """As an operator's is, and unlike a yardstick."""
+
+        def measure_system(system, *given, **options):
+            for side in ("graph", "compiled"):
+                given[-1](side, WrongResult(system, side, "loss", 1.0, 0.1))
+            return []
+
+        monkeypatch.setattr(run, "measure_system", measure_system)
+        made = running(tmp_path, "step-mono-5")
+        ((system, _),) = made.systems
+        with demanded("highest"):
+            made._system(system, f"{system}, highest", 1e18)
+        assert made.wrong == {("training/step-mono-5", "highest")}
+        (told,) = made.report.verification
+        assert (told["side"], told["case"]) == ("graph", "training/step-mono-5")
+        assert list(made.report.skipped) == ["training/step-mono-5, highest, compiled"]
 
 
 def _parametrized():

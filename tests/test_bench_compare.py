@@ -100,6 +100,12 @@ class TestOthers:
         assert ours(report(worse), ONE).grew == ()
         assert ours(ONE, report(replace(ROW, error=1.2e-7, peak_bytes=10**9 + 5))).grew == ()
 
+    def test_little_that_grew_is_not_told(self):
+        """An error of less than rounding, a peak of less than 1 MB or 5 %."""
+        few, more = (replace(ROW, error=e, peak_bytes=b) for e, b in ((1e-9, 1000), (9e-9, 10**6)))
+        assert ours(report(few), report(more)).grew == ()
+        assert ours(ONE, report(replace(ROW, peak_bytes=10**9 + 10**7))).grew == ()
+
     def test_devices_are_not_mixed(self):
         other = report(timed(ROW, 2), device="GPU B")
         with pytest.raises(InputError, match=r"got results of GPU A and of GPU B.*--across"):

@@ -14,13 +14,15 @@ from sepfast.bench.report import wording
 from sepfast.bench.report.figures import write_pictures
 from sepfast.bench.report.labels import place_labels
 from sepfast.bench.report.page import write_page
+from sepfast.bench.report.roofline import _Roof
 from sepfast.bench.report.speed_bars import speed_bars
 from sepfast.bench.report.standing import standings, swept
 from sepfast.bench.results import Report, Row
 from sepfast.errors import InputError
 
 VERSIONS = {"python": "3.12", "torch": "2.11", "triton": "3.6", "numpy": "2.0", "sepfast": "0.1.0"}
-CPU = {"kind": "cpu", "device": "A CPU", "system": "Linux", "threads": 2, "commit": "abcdef123456+"}
+DIRTY = "abcdef123456-dirty"
+CPU = {"kind": "cpu", "device": "A CPU", "system": "Linux", "threads": 2, "commit": DIRTY}
 GPU = {"kind": "cuda", "device": "Made-up GPU", "capability": [9, 0], "memory_bytes": 80 * 10**9}
 SETTINGS = {"minutes": 10.0, "quick": False, "only": "", "size": "small", "sweep": False}
 
@@ -163,8 +165,9 @@ class TestStanding:
 
     def test_sizes_in_order_and_one_alone_is_no_sweep(self):
         made = on_gpu()
-        sizes = swept(made)["song/stft", "high"]
-        assert [each.ours.scale for each in sizes] == [0.25, 0.5, 1.0]
+        for rows in (made.sweeps, made.sweeps[::-1]):
+            sizes = swept(replace(made, sweeps=rows))["song/stft", "high"]
+            assert [each.ours.scale for each in sizes] == [0.25, 0.5, 1.0]
         assert not swept(replace(made, sweeps=[r for r in made.sweeps if r.scale == 1]))
 
     def test_losses_are_those_of_the_command(self):
@@ -201,6 +204,11 @@ class TestPictures:
 
         assert orange(ROWS[:3]) == 0
         assert orange(ROWS[:6]) > 1000
+
+    def test_a_roof_is_bytes_and_then_products(self):
+        roof = _Roof(copy=1e10, matrix=5e10, unit=1e9)
+        assert [roof.at(intensity) for intensity in (1, roof.ridge, 100)] == [10, 50, 50]
+        assert roof.height(row("song/stft", "ours", 2.0, operations=10**7)) == 5
 
     def test_labels_cover_neither_each_other_nor_points(self):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -250,7 +258,7 @@ class TestPage:
 
     def test_losing_cases_are_told_in_words(self, both):
         _, seen = both
-        assert "song/istft: cufft is 2.00 times as fast as ours." in seen.text
+        assert "song/istft: torch.stft is 2.00 times as fast as ours." in seen.text
         assert "training/conv_pair+gradient: eager is 1.11 times as fast as ours." in seen.text
         assert "faster than every other side in 2 of 4 cases, level with the fastest one in 1 and" \
             " loses 1" in seen.text  # fmt: skip
@@ -261,7 +269,10 @@ class TestPage:
         made.verification.append(wrong)
         _, seen = page_of(tmp_path, made)
         assert " ms" not in seen.text
-        assert "OMP_NUM_THREADS=2 sepfast bench --device cpu --minutes 10" in seen.text
+        assert (
+            "OMP_NUM_THREADS=2 sepfast bench --minutes 10 --device cpu --out results.json"
+            in seen.text
+        )
         assert "git checkout abcdef123456  # and changes that were not committed" in seen.text
         assert "Peak memory: not measured on this machine." in seen.text
         assert "Sizes: the run had no sweep." in seen.text
@@ -274,8 +285,13 @@ class TestPage:
         rows = [replace(r, peak_bytes=None) for r in on_gpu().rows if r.precision == "high"]
         _, seen = page_of(tmp_path, report(rows, GPU))
         assert "0.500 ms" in seen.text
-        assert "sepfast bench --device cuda" in seen.text
+        assert "sepfast bench --minutes 10 --device cuda --out" in seen.text
         assert [image["alt"][:5] for image in seen.of("img")] == ["Roofl", "Speed"]
+
+    def test_tests_that_failed_are_told(self):
+        for code, told in ((1, ["GPU tests failed: 1 failed."]), (0, [])):
+            made = report(ROWS, GPU, gpu_tests={"exit": code, "tail": ["9 passed", "1 failed"]})
+            assert [text for text in wording.missing(made) if text.startswith("GPU")] == told
 
     def test_hostile_names_stay_text(self, tmp_path):
         name = '<script>x</script>"onload="y" & $\\frac{$'

@@ -17,8 +17,11 @@ from sepfast.bench.clocks import Ceilings, HostClock
 from sepfast.bench.measure import measure
 from sepfast.bench.tuning import _CHOICES, _values, configured
 from sepfast.bench.tuning_jobs import jobs, prepare
-from sepfast.bench.verify import WrongResult, agree, check, relative_error, side_function, sides
+from sepfast.bench.verify import WrongResult, agree, check, side_function, sides
 from sepfast.ops._products import unshipped
+from sepfast.ops.accuracy import relative_error
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 QUICK = {case.name: case for case in suite("quick", "lstm")}
@@ -27,14 +30,6 @@ STACK, LAYER, PLAIN, LENGTHS = (
     f"landmarks/lstm-{kind}-b32+gradient" for kind in ("3layers", "peephole", "plain", "lengths")
 )
 JOBS = [job for job in jobs(("tf32x3",)) if job.stage.startswith("lstm")]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class TestCases:

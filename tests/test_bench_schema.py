@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from dataclasses import fields, replace
+from math import inf, nan
 
 import jsonschema
 import pytest
@@ -154,8 +155,12 @@ class TestReader:
         ("names", "to", "message"),
         [
             (("rows", 0, "p50_ms"), -1, r"rows\[0\]\.p50_ms: got -1, takes a number above 0"),
+            (("rows", 0, "p50_ms"), 0, r"rows\[0\]\.p50_ms: got 0, takes a number above 0"),
+            (("environment", "capability"), [9, 0, 0], r"capability: got \[9, 0, 0\], takes"),
             (("rows", 1, "side"), "mine", r'rows\[1\]\.side: got "mine", takes "ours", "graph"'),
             (("rows", 0, "peak_bytes"), "1", r"peak_bytes: got \"1\", takes an integer or null"),
+            (("rows", 0, "p80_ms"), inf, r"p80_ms: got Infinity, takes a number above 0"),
+            (("settings", "minutes"), nan, r"settings\.minutes: got NaN, takes a number"),
             (("rows", 0, "p20_ms"), 2.1, r"rows\[0\]: p20_ms is above p50_ms"),
             (("sweeps", 1, "p80_ms"), 1.9, r"sweeps\[1\]: p50_ms is above p80_ms"),
             (("rows", 0, "least_bytes"), 121, "least_bytes is above moved_bytes"),
@@ -169,6 +174,10 @@ class TestReader:
         with pytest.raises(InputError, match=message) as raised:
             read_report(written)
         assert str(raised.value).startswith(str(written))
+
+    def test_integers_are_of_any_length(self, written):
+        changed(written, "rows", 0, "operations", to=10**400)
+        assert read_report(written).rows[0].operations == 10**400
 
     @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"a": 1}', "\0", '{"schema": 3}'])
     def test_what_is_no_results_file(self, tmp_path, text):

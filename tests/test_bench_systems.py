@@ -25,12 +25,12 @@ from sepfast.bench.verify import (
     check,
     demanded,
     launched,
-    relative_error,
     side_function,
     sides,
 )
 from sepfast.bench.workloads import WORKLOADS, Network
 from sepfast.kernels import tuning
+from sepfast.ops.accuracy import relative_error
 from sepfast.reference import Framing
 
 CPU = torch.device("cpu")
@@ -221,7 +221,7 @@ def measured(system, sides=("ours", "eager"), clock=None, failed=None):
     failed = {} if failed is None else failed
     return measure_system(
         system, CPU, clock or HostClock(), Ceilings(1e10, 1e11, None), sides,
-        lambda side, why: failed.update({side: why}), seconds=0, rounds=(2, 2),
+        lambda side, error: failed.update({side: str(error)}), seconds=0, rounds=(2, 2),
     )  # fmt: skip
 
 

@@ -11,10 +11,8 @@ from sepfast import use_backend
 from sepfast.bench.clocks import HostClock
 from sepfast.bench.tuning import _ASKING, configured, sweep, write_tuned
 from sepfast.bench.tuning_jobs import jobs, prepare
-from sepfast.bench.verify import (
-    relative_error,
-)
 from sepfast.kernels import tuning
+from sepfast.ops.accuracy import relative_error
 
 
 def _is_small(job) -> bool:

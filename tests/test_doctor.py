@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -18,7 +19,7 @@ from sepfast.doctor import examine, tuned_for
 from sepfast.kernels.tuning import shipped_kernels
 from sepfast.ops.backend import kernel_runs, noted_decisions
 from sepfast.selfcheck import check_in_interpreter, check_operators
-from sepfast.surroundings import GPU
+from sepfast.surroundings import GPU, commit_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,6 +84,20 @@ def test_as_text_it_names_neither_the_person_nor_their_folders(secret, monkeypat
     assert not re.search("[\u2500-\u257f]", done.output)  # no boxes
     for name in OPERATORS:
         assert len(re.findall(rf"^{name} ", done.output, re.MULTILINE)) == 1
+
+
+def test_a_home_folder_that_is_in_the_path_of_the_real_one_is_left_out_whole(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: "/home/ann")
+    monkeypatch.setattr(os.path, "realpath", lambda path: "/data/home/ann")
+    for path in ("/data/home/ann/env", "/home/ann/env"):
+        assert surroundings.anonymous(path) == "~/env"
+    assert surroundings.anonymous("/home/anna/env") == "/home/anna/env"
+
+
+def test_checks_leave_the_random_numbers_as_they_are():
+    before = torch.get_rng_state()
+    check_operators(CPU, ["soft_mask"])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_wrong_operator_fails_and_is_named(monkeypatch):
@@ -182,6 +197,14 @@ def test_why_pytorch_runs_is_what_the_dispatch_says():
     ]
 
 
+def test_decisions_go_to_those_who_still_listen():
+    with noted_decisions() as outer:
+        with noted_decisions() as inner:
+            pass
+        kernel_runs("stft", CPU, None)
+    assert (len(outer), len(inner)) == (1, 0)
+
+
 def test_missing_and_old_packages_are_told(unchecked, monkeypatch):
     installed = surroundings.version
     gone = {"soxr": None, "numpy": "1.9", "torch": "2.11"}
@@ -195,6 +218,33 @@ def test_missing_and_old_packages_are_told(unchecked, monkeypatch):
     assert not any("torch 2.11" in what for what in whats)
     assert "Triton is not installed, so that all operators run in PyTorch." in whats
     assert all(finding.advice.endswith(".") for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        subprocess.TimeoutExpired("nvidia-smi", 10),
+        subprocess.CalledProcessError(9, "nvidia-smi"),
+        PermissionError("nvidia-smi"),
+    ],
+)
+def test_a_driver_that_does_not_answer_is_none(monkeypatch, fault):
+    def broken(*given, **options):
+        raise fault
+
+    monkeypatch.setattr(surroundings.shutil, "which", lambda name: name)
+    monkeypatch.setattr(surroundings.subprocess, "run", broken)
+    assert surroundings.driver() is None
+
+
+def test_a_compiler_that_is_named_and_not_there_is_missing(monkeypatch):
+    """Triton takes what CC names, and no other."""
+    there = {"gcc": "/usr/bin/gcc", "clang": "/usr/bin/clang"}
+    monkeypatch.setattr(surroundings.shutil, "which", there.get)
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    assert surroundings.compilers()["C"] is None
+    monkeypatch.delenv("CC")
+    assert surroundings.compilers()["C"] == "/usr/bin/gcc"
 
 
 def test_every_package_that_can_be_installed_says_what_for():
@@ -252,6 +302,12 @@ def test_why_there_is_no_gpu_is_told(unchecked, monkeypatch, driver, cuda, what)
     assert what in whats[0]
 
 
+def test_a_gpu_that_cannot_be_started_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert surroundings.gpus() == []
+
+
 def test_every_kernel_is_tuned_in_one_way_for_a_gpu():
     for architecture in ("cuda:90", "hip:gfx1100", "cuda:61"):
         kinds = tuned_for(architecture)
@@ -259,3 +315,30 @@ def test_every_kernel_is_tuned_in_one_way_for_a_gpu():
     assert tuned_for("cuda:61")["own"] == []
     assert "sepfast_stft_forward" in tuned_for("cuda:61")["general"]
     assert "sepfast_stft_forward" in tuned_for("metal")["none"]
+
+
+def test_the_commit_is_that_of_a_checkout_that_keeps_the_file(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", *identity, "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    kept, other = tmp_path / "kept.py", tmp_path / "other.py"
+    kept.touch()
+    other.touch()
+    commit_of.cache_clear()
+    assert commit_of(kept) is None
+    git("init")
+    git("add", "kept.py")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    commit_of.cache_clear()
+    assert commit_of(kept) == commit
+    assert commit_of(other) is None  # as what is installed inside of somebody's project
+    kept.write_text("changed")
+    commit_of.cache_clear()
+    assert commit_of(kept) == f"{commit}-dirty"
+    monkeypatch.setenv("PATH", "")
+    commit_of.cache_clear()
+    assert commit_of(kept) is None
+    commit_of.cache_clear()

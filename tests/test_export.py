@@ -1,6 +1,7 @@
 """Models as files: what is in them, that they give the model's numbers, and what is refused."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -127,6 +128,37 @@ def test_style_transfer_with_the_mixtures_phase_is_what_the_separator_gives():
     torch.testing.assert_close(line, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_the_model_stays_as_it_is():
+    model = small("av-concat").train()
+    before = [type(module) for module in model.modules()]
+    export_program(model, fused=True)
+    assert [type(module) for module in model.modules()] == before
+    assert model.training
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_file_is_checked_with_other_sizes_than_it_was_traced_with(tmp_path):
+    made = write_export(small("denoising-vae"), tmp_path / "model.pt2")
+    assert made.checked == (((2, 32, 1025),), ((1, 35, 1025),))
+
+
+@pytest.mark.parametrize(("name", "most"), [("vl2m", 1), ("av-concat", 10)])
+def test_masks_are_masks_and_not_what_they_are_made_of(name, most):
+    network = network_of(small(name))
+    mask = network(*(x - 0.5 for x in network.example()))
+    assert 0 <= mask.min() < mask.max() <= most
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_a_louder_mixture_has_a_target_as_much_louder(attention):
+    """Each spectrogram is divided by its own maximum, and the target brought back."""
+    network = network_of(small("informed", attention=attention))
+    mixture, *side = network.example()
+    quiet, loud = (_tuple(network(level * mixture, *side))[0] for level in (1, 8))
+    assert quiet.max() > 0
+    torch.testing.assert_close(loud, 8 * quiet)
+
+
 @pytest.mark.parametrize(
     ("make", "name", "options", "sentence"),
     [
@@ -169,12 +201,12 @@ def test_a_file_with_other_numbers_is_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nan_in_the_second_output_is_an_error_without_end():
+def test_nan_in_the_second_output_is_not_passed_over():
     network = network_of(small("informed"))
     inputs = network.example()
     target, alpha = network(*inputs)
     assert written._error(network, (target, alpha), inputs) < 1e-6
-    assert written._error(network, (target, alpha * float("nan")), inputs) == float("inf")
+    assert math.isnan(written._error(network, (target, alpha * float("nan")), inputs))
 
 
 def test_the_command_says_what_it_wrote(tmp_path):

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from sepfast import InputError, create_model, load
 from sepfast.training import TrainingOptions, train
 from sepfast.training.graph import graphed
-from sepfast.training.record import commit_of
 from sepfast.training.update import Update
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,6 +88,15 @@ def test_other_systems_run_in_bfloat16(name, sizes, inputs):
             low = model(*given)
     exact, low = (value[0] if isinstance(value, tuple) else value for value in (exact, low))
     assert 0 < (low.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_onednn_is_kept_out_of_lstms_alone():
+    """In bfloat16 on a CPU, and only while the loss is computed."""
+    before = torch._C._get_mkldnn_enabled()
+    update = Update(torch.nn.LSTM(2, 2), replace(QUICK, precision="bfloat16"))
+    with update.autocast():
+        assert not torch._C._get_mkldnn_enabled()
+    assert torch._C._get_mkldnn_enabled() == before
 
 
 def test_float16_is_for_a_gpu(tmp_path):
@@ -205,7 +213,6 @@ def test_float16_runs_without_a_graph_and_says_why(monkeypatch, float16_anywhere
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_gpu_trains_in_every_precision_with_a_graph_where_there_can_be_one(tmp_path, precision):
     options = replace(QUICK, precision=precision, clip_norm=0.1)
@@ -365,32 +372,3 @@ def test_a_record_that_is_broken_is_begun_anew(tmp_path):
         assert len(json.loads((tmp_path / "run.json").read_text())["sessions"]) == 1
     assert len(report.notes) == 3
     assert "run.json: is broken" in report.notes[0]
-
-
-def test_the_commit_is_that_of_a_checkout_that_keeps_the_file(tmp_path, monkeypatch):
-    import subprocess
-
-    def git(*arguments):
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-        command = ["git", *identity, "-C", str(tmp_path), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    kept, other = tmp_path / "kept.py", tmp_path / "other.py"
-    kept.touch()
-    other.touch()
-    commit_of.cache_clear()
-    assert commit_of(kept) is None
-    git("init")
-    git("add", "kept.py")
-    git("commit", "-m", "one")
-    commit = git("rev-parse", "HEAD")
-    commit_of.cache_clear()
-    assert commit_of(kept) == commit
-    assert commit_of(other) is None  # as what is installed inside of somebody's project
-    kept.write_text("changed")
-    commit_of.cache_clear()
-    assert commit_of(kept) == f"{commit}-dirty"
-    monkeypatch.setenv("PATH", "")
-    commit_of.cache_clear()
-    assert commit_of(kept) is None
-    commit_of.cache_clear()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sepfast.bench.report.standing import LESS, Verdict, device, machine, precisions
+from sepfast.bench.case import OWN_LAYER
+from sepfast.bench.report.standing import LESS, Verdict, commit, device, machine, precisions
 from sepfast.bench.results import Report
 from sepfast.evaluation.style import INK, WIDTH, picture
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 SMALL = 6.5  # points
 _TITLE, _LINE, _PAD = 0.28, 0.145, 0.055  # inches of a title, a line of small letters, an edge
 _TITLE_LETTERS, _FOOT_LETTERS = 74, 140  # that a line has room for
-_ROW, _GAP, _AXIS = 0.158, 3.0, 0.32  # inches of a bar, bars between panels, inches of an axis
 GREY = "#777777"
 TIMES = "\u00d7"  # the sign of multiplication
 WORDS = "#A84300"  # of what is lost: the orange, dark enough to be read
@@ -46,7 +46,7 @@ _LOOKS = {
     "eager": Look(GREY, "o"),
     "compiled": Look("#E69F00", "s"),
     "cufft": Look("#009E73", "^"),
-    "cudnn": Look("#CC79A7", "v"),
+    OWN_LAYER: Look("#CC79A7", "v"),
     "sdpa": Look("#882255", "P"),
     "batched": Look("#332288", "X"),
     "published": Look(INK, "*"),
@@ -103,9 +103,7 @@ def drawing(
     # A name with dollars is a name, and no formula.
     with picture(path, whole, report.digest()) as figure, rc_context({"text.parse_math": False}):
         left = _PAD / WIDTH
-        engine = figure.get_layout_engine()
-        assert engine is not None
-        engine.set(rect=(0, foot / whole, 1, height / whole))  # type: ignore[call-arg]
+        figure.set_layout_engine("constrained", rect=(0, foot / whole, 1, height / whole))
         figure.text(left, 1 - _PAD / whole, title, va="top", fontsize=10, weight="bold", color=INK)
         figure.text(left, _PAD / whole, "\n".join(told), fontsize=SMALL, color="#595959")
         figure.legend(
@@ -114,11 +112,6 @@ def drawing(
             columnspacing=1.6, handletextpad=0.5, labelspacing=0.35,
         )  # fmt: skip
         yield figure
-
-
-def rows_high(panels: Mapping[str, Sequence[Any]]) -> float:
-    """Inches that panels of so many bars take."""
-    return _ROW * sum(len(rows) + _GAP for rows in panels.values()) + _AXIS
 
 
 def heading(report: Report, subject: str, precision: str = "") -> str:
@@ -134,14 +127,12 @@ def heading(report: Report, subject: str, precision: str = "") -> str:
 
 def footer(report: Report) -> str:
     """Device, versions, commit and size in a line, and on a CPU what numbers are."""
-    about, versions = report.environment, report.environment.get("versions", {})
+    versions = report.environment["versions"]
     named = [f"{name} {versions[name]}" for name in ("sepfast", "torch", "triton", "cuda", "hip")
              if versions.get(name)]  # fmt: skip
-    commit = str(about.get("commit") or "")
-    commit = commit[:10] + "+" * (commit.endswith("+") and len(commit) > 10)
-    parts = [machine(report), *named, f"commit {commit}" if commit else "no commit"]
-    size = report.settings.get("size")
-    parts += [f"{size} sizes"] if size not in (None, "full") else []
+    parts = [machine(report), *named, commit(report)]
+    size = report.settings["size"]
+    parts += [f"{size} sizes"] * (size != "full")
     line = ", ".join(parts)
     return line if report.on_gpu else f"{line}; ratios within one run"
 
@@ -157,13 +148,23 @@ def multiples(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
+def shown(side: str) -> str:
+    """A side's name as it is shown: results have PyTorch's own by what runs it on a GPU alone.
+
+    >>> shown("cufft"), shown("cudnn without peepholes"), shown("sdpa")
+    ('torch.stft', 'torch.nn without peepholes', 'sdpa')
+    """
+    name, less, what = side.partition(LESS)
+    return {"cufft": "torch.stft", OWN_LAYER: "torch.nn"}.get(name, name) + less + what
+
+
 def short(side: str) -> str:
-    """A side's name, with a star where it computes less than the others.
+    """A side's name in short, with a star where it computes less than the others.
 
     >>> short("cudnn without peepholes")
-    'cudnn*'
+    'torch.nn*'
     """
-    return side.split(LESS)[0] + "*" * (LESS in side)
+    return shown(side).split(LESS)[0] + "*" * (LESS in side)
 
 
 def log_ticks(axis: Any, low: float, high: float, suffix: str = "") -> None:

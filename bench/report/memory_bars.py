@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sepfast.bench.report.bars import (
+    Panels,
+    axes_of,
+    height_of,
+    listed,
+    panels_of,
+    write_beside,
+)
 from sepfast.bench.report.drawing import (
-    SMALL,
     TIMES,
     VERDICTS,
-    WORDS,
     drawing,
     heading,
     marker_style,
     multiples,
-    rows_high,
 )
 from sepfast.bench.report.standing import Standing, Verdict, standings
 from sepfast.bench.results import Report
@@ -43,38 +48,26 @@ def memory_bars(report: Report, path: Path, precision: str) -> Picture | None:
     drawn = [s for s in standings(report) if s.precision == precision and s.memory() is not None]
     if not drawn:
         return None
-    groups = {
-        name: sorted((s for s in drawn if s.system == system), key=_share, reverse=True)
-        for name, system in (("operators", False), ("systems", True))
-    }
-    groups = {name: group for name, group in groups.items() if group}
+    panels = panels_of(drawn, lambda standing: -_share(standing))
     title = heading(report, "Peak memory beside eager PyTorch", precision)
     compiled = any("compiled" in s.sides for s in drawn)
-    with drawing(report, path, rows_high(groups), title, _handles(drawn, compiled), 4) as figure:
-        counts = {"height_ratios": [len(group) + 0.8 for group in groups.values()]}
-        axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True, gridspec_kw=counts)[:, 0]
+    with drawing(report, path, height_of(panels), title, _handles(drawn, compiled), 4) as figure:
+        axes = axes_of(figure, panels)
         most = min(_MOST, max(1.0, *map(_reach, drawn)) * 1.04)
-        for ax, (name, group) in zip(axes, groups.items(), strict=True):
-            _panel(ax, name, group, most)
+        for ax, group in zip(axes, panels.values(), strict=True):
+            _panel(ax, group, most)
         axes[-1].set_xlabel("peak memory of a call, inputs included, as a share of eager PyTorch's")
-    return Picture(path, _CAPTION, _words(groups))
+    return Picture(path, _CAPTION, _words(panels))
 
 
 def _share(standing: Standing) -> float:
-    return standing.memory()  # type: ignore[return-value]
+    share = standing.memory()
+    assert share is not None
+    return share
 
 
 def _reach(standing: Standing) -> float:
-    return max(_share(standing), _compiled(standing) or 0.0)
-
-
-def _compiled(standing: Standing) -> float | None:
-    """Peak bytes of the compiled side over eager's."""
-    compiled = standing.sides.get("compiled")
-    eager = standing.sides["eager"].peak_bytes
-    if compiled is None or compiled.peak_bytes is None or not eager:
-        return None
-    return compiled.peak_bytes / eager
+    return max(_share(standing), standing.memory("compiled") or 0.0)
 
 
 def _colour(share: float) -> str:
@@ -83,23 +76,18 @@ def _colour(share: float) -> str:
     return VERDICTS["wins" if share < 1 else "loses"]
 
 
-def _panel(ax: Axes, name: str, group: Sequence[Standing], most: float) -> None:
+def _panel(ax: Axes, group: Sequence[Standing], most: float) -> None:
     from matplotlib.ticker import PercentFormatter
 
     for y, standing in enumerate(group):
-        share, beside = _share(standing), _compiled(standing)
+        share, beside = _share(standing), standing.memory("compiled")
         ax.barh(y, min(share, most), 0.72, color=_colour(share), zorder=2)
         if beside is not None:
             ax.plot(min(beside, most), y, zorder=4, **marker_style("compiled"))
         _figure(ax, standing, y)
     ax.axvline(1, color=INK, linewidth=0.9, zorder=3)
-    ax.set_yticks(range(len(group)), [standing.case for standing in group], fontsize=SMALL)
-    ax.set(xlim=(0, most), ylim=(-0.7, len(group) - 0.3))
-    ax.tick_params(axis="y", length=0)
-    ax.tick_params(axis="x", labelbottom=True)
+    ax.set_xlim(0, most)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    ax.grid(axis="x")
-    ax.set_title(name, loc="left", fontsize=8)
 
 
 def _figure(ax: Axes, standing: Standing, y: float) -> None:
@@ -107,10 +95,8 @@ def _figure(ax: Axes, standing: Standing, y: float) -> None:
     share = _share(standing)
     ours, eager = (_megabytes(standing.sides[side].peak_bytes) for side in ("ours", "eager"))
     more = share > 1 + _SAME
-    style: Any = {"color": WORDS, "weight": "bold"} if more else {"color": INK}
-    at: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     text = f"{multiples(share)}{TIMES}  {ours} of {eager} MB" + ", more" * more
-    ax.annotate(text, (1, y), (4, 0), fontsize=SMALL, va="center", **at, **style)
+    write_beside(ax, y, text, more)
 
 
 def _megabytes(peak: int | None) -> str:
@@ -147,9 +133,6 @@ _CAPTION = (
 )
 
 
-def _words(groups: dict[str, list[Standing]]) -> str:
-    told = [
-        f"{name}: " + ", ".join(f"{s.case} {multiples(_share(s))} times" for s in reversed(group))
-        for name, group in groups.items()
-    ]
-    return "Peak memory of ours over eager PyTorch's; " + "; ".join(told) + "."
+def _words(panels: Panels) -> str:
+    told = listed(panels, lambda s: f"{s.case} {multiples(_share(s))} times")
+    return f"Peak memory of ours over eager PyTorch's; {told}."

@@ -6,21 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sepfast.bench.report.bars import (
+    Panels,
+    axes_of,
+    height_of,
+    listed,
+    panels_of,
+    write_beside,
+)
 from sepfast.bench.report.drawing import (
     GREY,
-    SMALL,
     TIMES,
     VERDICT_WORDS,
     VERDICTS,
-    WORDS,
     drawing,
     heading,
     in_order,
     log_ticks,
     marker_style,
     multiples,
-    rows_high,
     short,
+    shown,
 )
 from sepfast.bench.report.standing import LESS, Standing, ratio, standings
 from sepfast.bench.results import OURS, Report
@@ -47,26 +53,21 @@ def speed_bars(report: Report, path: Path, precision: str) -> Picture | None:
     drawn = [s for s in standings(report) if s.precision == precision and "eager" in s.sides]
     if not drawn:
         return None
-    panels = {
-        name: sorted((s for s in drawn if s.system == system), key=_speed)
-        for name, system in (("operators", False), ("systems", True))
-    }
-    panels = {name: group for name, group in panels.items() if group}
+    panels = panels_of(drawn, _speed)
     title = heading(report, "Speed beside eager PyTorch", precision)
-    with drawing(report, path, rows_high(panels), title, _handles(drawn), 3) as figure:
-        ratios = {"height_ratios": [len(group) + 0.8 for group in panels.values()]}
-        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, gridspec_kw=ratios)[:, 0]
-        for ax, (name, group) in zip(axes, panels.items(), strict=True):
-            _panel(ax, name, group)
-        _dress(list(axes), drawn)
+    with drawing(report, path, height_of(panels), title, _handles(drawn), 3) as figure:
+        axes = axes_of(figure, panels)
+        for ax, group in zip(axes, panels.values(), strict=True):
+            _panel(ax, group)
+        _dress(axes, drawn)
     return Picture(path, _CAPTION, _words(panels))
 
 
 def _speed(standing: Standing) -> float:
-    return standing.against("eager").middle  # type: ignore[union-attr]
+    return ratio(standing.ours, standing.sides["eager"]).middle
 
 
-def _panel(ax: Axes, name: str, group: Sequence[Standing]) -> None:
+def _panel(ax: Axes, group: Sequence[Standing]) -> None:
     for y, standing in enumerate(group):
         sides = [side for side in OURS if side in standing.sides]
         for place, side in enumerate(sides):
@@ -75,22 +76,16 @@ def _panel(ax: Axes, name: str, group: Sequence[Standing]) -> None:
             _bar(ax, standing, side, up, height)
         _markers(ax, standing, y)
         _figure(ax, standing, y)
-    ax.set_yticks(range(len(group)), [standing.case for standing in group], fontsize=SMALL)
-    ax.set_ylim(-0.7, len(group) - 0.3)
-    ax.tick_params(axis="y", length=0)
-    ax.set_title(name, loc="left", fontsize=8)
 
 
 def _figure(ax: Axes, standing: Standing, y: float) -> None:
     """A case's ratio in numbers and, where it loses, to whom."""
     text = f"{multiples(_speed(standing))}{TIMES}"
-    style: Any = {"color": INK}
-    if standing.verdict() == "loses":
+    lost = standing.verdict() == "loses"
+    if lost:
         assert standing.best is not None
         text += f"  loses to {short(standing.best.side)}"
-        style = {"color": WORDS, "weight": "bold"}
-    at: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    ax.annotate(text, (1, y), (4, 0), fontsize=SMALL, va="center", **at, **style)
+    write_beside(ax, y, text, lost)
 
 
 def _bar(ax: Axes, standing: Standing, side: str, y: float, height: float) -> None:
@@ -125,8 +120,6 @@ def _dress(axes: Sequence[Axes], drawn: Sequence[Standing]) -> None:
         ax.set(xscale="log", xlim=(low, high))
         log_ticks(ax.xaxis, low, high, TIMES)
         ax.axvline(1, color=INK, linewidth=0.9, zorder=1.5)
-        ax.grid(axis="x")
-        ax.tick_params(axis="x", labelbottom=True)
     axes[-1].set_xlabel("times as fast as eager PyTorch (log scale)")
 
 
@@ -147,7 +140,7 @@ def _handles(drawn: Sequence[Standing]) -> list[Any]:
         )
     handles.append(Line2D([], [], color=INK, linewidth=0.8, label="p20 to p80 of both sides"))
     handles += [
-        Line2D([], [], label=side + " (*)" * (LESS in side), **marker_style(side))
+        Line2D([], [], label=shown(side) + " (*)" * (LESS in side), **marker_style(side))
         for side in in_order(there - {*OURS, "eager"})
     ]
     return handles
@@ -162,14 +155,8 @@ _CAPTION = (
 )
 
 
-def _words(panels: dict[str, list[Standing]]) -> str:
-    """All bars as text, for who does not see them."""
-    told = [
-        f"{name}: "
-        + ", ".join(
-            f"{s.case} {multiples(_speed(s))} times" + " (loses)" * (s.verdict() == "loses")
-            for s in reversed(group)
-        )
-        for name, group in panels.items()
-    ]
-    return "Speed of ours as a multiple of eager PyTorch's; " + "; ".join(told) + "."
+def _words(panels: Panels) -> str:
+    def words(s: Standing) -> str:
+        return f"{s.case} {multiples(_speed(s))} times" + " (loses)" * (s.verdict() == "loses")
+
+    return f"Speed of ours as a multiple of eager PyTorch's; {listed(panels, words)}."

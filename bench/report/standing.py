@@ -62,6 +62,12 @@ class Exactness(NamedTuple):
         return self.error / self.bound if self.bound else 0.0
 
 
+def nearest(errors: Iterable[Exactness | None]) -> Exactness | None:
+    """Of the errors that there are, the one that comes closest to its bound."""
+    known = filter(None, errors)
+    return max(known, key=lambda each: (each.share, each.error), default=None)
+
+
 @dataclass(frozen=True)
 class Standing:
     """A case at a precision, with its sides.
@@ -124,14 +130,14 @@ class Standing:
         """Of the errors of result and gradients, the one that comes closest to its bound."""
         row, bounds = self.sides["ours"], self.bounds or (None, None)
         errors = (row.error, row.gradient_error)
-        known = [Exactness(e, b) for e, b in zip(errors, bounds, strict=True) if e is not None]
-        return max(known, key=lambda each: (each.share, each.error), default=None)
+        pairs = zip(errors, bounds, strict=True)
+        return nearest(Exactness(error, bound) for error, bound in pairs if error is not None)
 
-    def memory(self, side: str = "eager") -> float | None:
-        """Our peak bytes over a side's, below 1 is leaner; None where they were not measured."""
-        ours, other = (self.sides[name].peak_bytes if name in self.sides else None
-                       for name in ("ours", side))  # fmt: skip
-        return None if ours is None or not other else ours / other
+    def memory(self, of: str = "ours") -> float | None:
+        """A side's peak bytes over eager's, below 1 is leaner; None where one was not measured."""
+        side, eager = (self.sides[name].peak_bytes if name in self.sides else None
+                       for name in (of, "eager"))  # fmt: skip
+        return None if side is None or not eager else side / eager
 
 
 def standings(report: Report) -> list[Standing]:
@@ -177,7 +183,7 @@ def precisions(report: Report) -> list[str]:
 
 def device(report: Report) -> str:
     """Its name, as the report has it."""
-    name = str(report.environment.get("device") or "unknown")
+    name: str = report.environment["device"]
     name = name.replace("(R)", "").replace("(TM)", "")
     return name if report.on_gpu or "CPU" in name else f"{name} CPU"
 
@@ -186,8 +192,16 @@ def machine(report: Report) -> str:
     """The device's name, and the threads of a CPU."""
     if report.on_gpu:
         return device(report)
-    threads = report.environment.get("threads", 1)
+    threads = report.environment["threads"]
     return f"{device(report)}, {threads} thread{'s' * (threads != 1)}"
+
+
+def commit(report: Report) -> str:
+    """The commit in ten digits, a plus behind them where files differ."""
+    digits = report.environment["commit"]
+    if not digits:
+        return "no commit"
+    return f"commit {digits[:10]}" + "+" * digits.endswith("-dirty")
 
 
 def _median(row: Row) -> float:

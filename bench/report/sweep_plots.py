@@ -17,6 +17,7 @@ from sepfast.bench.report.drawing import (
     look,
     marker_style,
     multiples,
+    shown,
 )
 from sepfast.bench.report.standing import LESS, Standing, ratio, swept
 from sepfast.bench.results import Report, Row
@@ -152,7 +153,7 @@ def _handles(sides: Sequence[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
     lines: list[Any] = [
-        Line2D([], [], label=side, **marker_style(side) | {
+        Line2D([], [], label=shown(side), **marker_style(side) | {
             "linestyle": "--" if LESS in side else "-", "color": look(side).colour})
         for side in sides
     ]  # fmt: skip

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from sepfast.bench.report.drawing import TIMES, multiples, short
-from sepfast.bench.report.standing import Exactness, Ratio, Standing, precisions, standings
+from sepfast.bench.report.standing import (
+    Exactness,
+    Ratio,
+    Standing,
+    nearest,
+    precisions,
+    standings,
+)
 from sepfast.bench.results import Report
 from sepfast.evaluation.page import Table
 
@@ -29,7 +36,7 @@ def glance(report: Report) -> Table:
             _over(_middle(each.against("eager")) for each in group),
             _over(_middle(each.against_best()) for each in group),
             _percents(group),
-            _worst(group),
+            _exact(nearest(each.exactness() for each in group)),
             _over(each.memory() for each in group),
             ", ".join(dict.fromkeys(_path(each) for each in group)),
             f"{sum(each.verdict() == 'loses' for each in group)} of {len(group)}",
@@ -92,12 +99,6 @@ def _percent(share: float) -> str:
 def _ranging(middle: str, least: str, most: str) -> str:
     """A value with the range behind it, which may go to a line of its own but not over two."""
     return f"{middle} ({least}{_STAYS}to{_STAYS}{most})"
-
-
-def _worst(group: Sequence[Standing]) -> str:
-    """The error that comes closest to its bound."""
-    known = [each for each in (standing.exactness() for standing in group) if each is not None]
-    return _exact(max(known, key=lambda each: (each.share, each.error), default=None))
 
 
 def _exact(exactness: Exactness | None) -> str:

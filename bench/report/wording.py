@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from sepfast.bench.report.drawing import in_order, multiples
+from sepfast.bench.case import OWN_LAYER
+from sepfast.bench.report.drawing import in_order, multiples, shown
 from sepfast.bench.report.standing import LESS, Standing, device, machine, precisions, standings
 from sepfast.bench.results import Report
 
@@ -21,8 +23,8 @@ _SIDES = {
     "graph": "graph: ours captured in a CUDA graph and replayed",
     "eager": "eager: the same mathematics in plain PyTorch",
     "compiled": "compiled: eager by torch.compile",
-    "cufft": "cufft: torch.stft and torch.istft",
-    "cudnn": "cudnn: PyTorch's own layer, cuDNN's on a GPU and PyTorch's own code on a CPU",
+    "cufft": "torch.stft: that and torch.istft, cuFFT's on a GPU",
+    OWN_LAYER: "torch.nn: PyTorch's own layer, cuDNN's on a GPU",
     "sdpa": "sdpa: by scaled_dot_product_attention",
     "batched": "batched: all contexts of a track in one batch",
     "published": "published: the method of the published program",
@@ -75,7 +77,7 @@ def _loss(report: Report, standing: Standing) -> str:
     assert best is not None
     assert beside is not None
     at = f" at {standing.precision!r}" * (len(precisions(report)) > 1)
-    side = best.side + ", which computes less," * (LESS in best.side)
+    side = shown(best.side) + ", which computes less," * (LESS in best.side)
     times = f" ({ours.path}): {best.p50_ms:.3f} ms against {ours.p50_ms:.3f}" * report.on_gpu
     factor = multiples(1 / beside.middle)
     return f"{standing.case}{at}: {side} is {factor} times as fast as ours{times}."
@@ -106,7 +108,7 @@ def missing(report: Report) -> list[str]:
 def _failed(report: Report) -> list[str]:
     """Each case that computed wrong numbers, and how."""
     return [
-        f"{each['case']}, {each.get('precision', 'highest')}: {each['failed']}"
+        f"{each['case']}, {each['precision']}: {each['failed']}"
         for each in report.verification
         if "failed" in each
     ]
@@ -114,17 +116,22 @@ def _failed(report: Report) -> list[str]:
 
 def command(report: Report) -> str:
     """The lines that repeat a run, in a clone of the repository."""
-    about, given = report.environment, report.settings
-    commit = str(about.get("commit") or "")
-    lines = [f"git checkout {shlex.quote(commit.rstrip('+'))}"] if commit else []
-    if commit.endswith("+"):
+    about = report.environment
+    commit = about["commit"] or ""
+    lines = [f"git checkout {shlex.quote(commit.removesuffix('-dirty'))}"] if commit else []
+    if commit.endswith("-dirty"):
         lines[0] += "  # and changes that were not committed"
-    words = ["sepfast", "bench", "--device", str(about["kind"])]
-    words += ["--minutes", f"{round(given['minutes'], 1):g}"] if "minutes" in given else []
-    words += [f"--{flag}" for flag in ("quick", "sweep") if given.get(flag)]
-    words += ["--only", shlex.quote(given["only"])] if given.get("only") else []
-    threads = "" if report.on_gpu else f"OMP_NUM_THREADS={about.get('threads', 1)} "
-    return "\n".join([*lines, threads + " ".join([*words, "--out", "results.json"])])
+    threads = "" if report.on_gpu else f"OMP_NUM_THREADS={about['threads']} "
+    return "\n".join([*lines, f"{threads}{call(report)} --out results.json"])
+
+
+def call(report: Report) -> str:
+    """How a run was called: in whole minutes, as a report has what was left of them."""
+    given = report.settings
+    words = ["sepfast bench", f"--minutes {math.ceil(given['minutes'])}"]
+    words += [f"--{flag}" for flag in ("quick", "sweep") if given[flag]]
+    words += [f"--only {shlex.quote(given['only'])}"] * bool(given["only"])
+    return " ".join([*words, f"--device {report.environment['kind']}"])
 
 
 def environment(report: Report) -> list[tuple[str, str]]:
@@ -135,11 +142,11 @@ def environment(report: Report) -> list[tuple[str, str]]:
         rows += [("memory", f"{about['memory_bytes'] / 1e9:,.0f} GB")] * ("memory_bytes" in about)
         rows += _ceilings(most) if most else []
     else:
-        rows.append(("threads", str(about.get("threads", 1))))
-    rows += [("system", str(about.get("system", "")))]
-    rows += [(name, str(value)) for name, value in about.get("versions", {}).items() if value]
-    rows.append(("commit", str(about.get("commit") or "not known")))
-    rows.append(("sizes", str(report.settings.get("size", "full"))))
+        rows.append(("threads", str(about["threads"])))
+    rows.append(("system", about["system"]))
+    rows += [(name, value) for name, value in about["versions"].items() if value]
+    rows.append(("commit", about["commit"] or "not known"))
+    rows.append(("sizes", report.settings["size"]))
     tail = report.gpu_tests.get("tail")
     return [*rows, ("GPU tests", tail[-1])] if tail else rows
 

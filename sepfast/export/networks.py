@@ -30,9 +30,9 @@ from sepfast.reference import (
     Denoiser,
     Informed,
     Model,
-    Refining,
     StyleTransfer,
 )
+from sepfast.separation.enhancer import check_mask_model
 
 #: Frames of an example where a model takes any number: enough for its layers to matter.
 _FRAMES = 32
@@ -93,6 +93,10 @@ class Network(nn.Module):
             torch.rand([made[axis] for axis in port.axes], generator=generator).to(parameter)
             for port in self.inputs
         )
+
+
+#: What systems C and E take.
+_MIXTURE = Port("mixture", ("batch", "frames", "bins"), "magnitudes of the mixture")
 
 
 class _Separating(Network):
@@ -158,24 +162,29 @@ class _Denoising(Network):
         return self.model(estimate)
 
 
-class _Told(Network):
-    """System C with side information."""
+class _SystemC(Network):
+    """With side information or without."""
 
     model: Informed
-    inputs: tuple[Port, ...] = (
-        Port("mixture", ("batch", "frames", "bins"), "magnitudes of the mixture"),
-        Port("side", ("batch", "steps", "features"), "side information"),
-    )
-    outputs: tuple[Port, ...] = (
-        Port("target", ("batch", "frames", "bins"), "magnitudes of the target"),
-        Port("alpha", ("batch", "frames", "steps"), "where in `side` each frame looked"),
-    )
 
     @property
     def sizes(self) -> dict[str, int]:
         m = self.model
         sizes = {"batch": 2, "frames": _FRAMES, "bins": m.framing.bins}
         return sizes | {"steps": m.side_steps, "features": m.side_features}
+
+
+class _Told(_SystemC):
+    """System C with side information."""
+
+    inputs: tuple[Port, ...] = (
+        _MIXTURE,
+        Port("side", ("batch", "steps", "features"), "side information"),
+    )
+    outputs: tuple[Port, ...] = (
+        Port("target", ("batch", "frames", "bins"), "magnitudes of the target"),
+        Port("alpha", ("batch", "frames", "steps"), "where in `side` each frame looked"),
+    )
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -188,26 +197,32 @@ class _Told(Network):
         return estimate * factor, weights
 
 
-class _Untold(_Told):
+class _Untold(_SystemC):
     """System C without side information, BL1."""
 
     inputs = _Told.inputs[:1]
     outputs = _Told.outputs[:1]
 
-    @property
-    def free(self) -> tuple[str, ...]:
-        return "batch", "frames"
-
-    def forward(self, mixture: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, mixture: Tensor) -> Tensor:
         """Estimate the target."""
         scaled, factor = self.model.scale(mixture)
         return self.model(scaled)[0] * factor
 
 
-class _Seeing(Network):
-    """VL2M."""
+class _SystemD(Network):
+    """With the mixture's magnitudes or without."""
 
     model: AudioVisual
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        m = self.model
+        return {"batch": 2, "frames": _FRAMES, "landmarks": m.landmarks, "bins": m.bins}
+
+
+class _Seeing(_SystemD):
+    """VL2M."""
+
     inputs: tuple[Port, ...] = (
         Port("motion", ("batch", "frames", "landmarks"), "motion, normalised"),
     )
@@ -215,17 +230,12 @@ class _Seeing(Network):
         Port("mask", ("batch", "frames", "bins"), "where the speaker is loud, 0 to 1"),
     )
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        m = self.model
-        return {"batch": 2, "frames": _FRAMES, "landmarks": m.landmarks, "bins": m.bins}
-
     def forward(self, motion: Tensor) -> Tensor:
         """The mask."""
         return self.model.mask(self.model(motion))
 
 
-class _SeeingAndHearing(_Seeing):
+class _SeeingAndHearing(_SystemD):
     """The other models of system D."""
 
     inputs: tuple[Port, ...] = (
@@ -240,7 +250,7 @@ class _SeeingAndHearing(_Seeing):
         Port("mask", ("batch", "frames", "bins"), "of the compressed magnitudes, 0 to 10"),
     )
 
-    def forward(self, motion: Tensor, spectrogram: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, motion: Tensor, spectrogram: Tensor) -> Tensor:
         """The mask."""
         return self.model.mask(self.model(motion, spectrogram))
 
@@ -249,9 +259,7 @@ class _Transferring(Network):
     """System E."""
 
     model: StyleTransfer
-    inputs: tuple[Port, ...] = (
-        Port("mixture", ("batch", "frames", "bins"), "magnitudes of the mixture"),
-    )
+    inputs: tuple[Port, ...] = (_MIXTURE,)
     outputs: tuple[Port, ...] = (
         Port("target", ("batch", "frames", "bins"), "magnitudes of what is wanted"),
     )
@@ -287,11 +295,7 @@ def network_of(model: nn.Module) -> Network:
             f"model: got a {type(model).__name__}, takes one of create_model's; torch.export takes "
             "others"
         )
-    if isinstance(model, Refining) and model.mask_model is None:
-        raise InputError(
-            f"model: got a {type(model).__name__} without a VL2M to make its mask of the motion, "
-            "takes one after both steps of its training"
-        )
+    check_mask_model(model)
     if isinstance(model, Informed) and model.attention is None:
         network = _Untold
     assert isinstance(model, Model)

@@ -28,7 +28,8 @@ class _BLSTM(modules.LSTM):
 def steps_are_traced(network: nn.Module) -> bool:
     """Whether a network has layers that are traced step by step."""
     plain = nn.LSTM, reference.LSTM
-    return any(isinstance(x, plain) and not _is_one_node(x) for x in network.modules())
+    layers = (layer for layer in network.modules() if isinstance(layer, plain))
+    return not all(isinstance(layer, modules.LSTM) for layer in layers)
 
 
 def as_one_node(network: nn.Module) -> None:
@@ -39,10 +40,6 @@ def as_one_node(network: nn.Module) -> None:
                 setattr(parent, name, _swapped(layer))
             elif type(layer) is reference.LSTM:
                 layer.__class__ = modules.LSTM
-
-
-def _is_one_node(layer: nn.Module) -> bool:
-    return isinstance(layer, modules.LSTM)
 
 
 def _swapped(layer: nn.LSTM) -> modules.LSTM:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from sepfast.export import onnx
 from sepfast.export.networks import Network, Port, network_of
 from sepfast.export.program import example_of, free_axes, known_warnings, prepared, traced
 from sepfast.files import PathLike, atomic
+from sepfast.ops.accuracy import largest, relative_error
 from sepfast.reference import Model
 
 #: Format -> the suffix of its files.
@@ -88,8 +88,8 @@ def write_export(
         eager = network_of(model)
         checks = _check_sizes(network, example_of(network, frames))
         inputs = [eager.example(**sizes) for sizes in checks]
-        error = max(_error(eager, run(temporary, format, x), x) for x in inputs)
-        if error > BOUND:
+        error = largest(_error(eager, run(temporary, format, x), x) for x in inputs)
+        if not error <= BOUND:
             raise InputError(
                 f"{path}: was not written, as it gives other numbers than the model (relative "
                 f"error {error:.1e}, at most {BOUND:.0e} is taken)"
@@ -181,20 +181,11 @@ def _check_sizes(network: Network, traced_with: dict[str, int]) -> list[dict[str
 
 
 def _error(eager: Network, out: Sequence[Tensor], inputs: Sequence[Tensor]) -> float:
-    """The largest relative error of an output; NaN and wrong shapes are errors without end."""
+    """The largest relative error of an output; NaN for NaN, and infinite for another shape."""
     with torch.no_grad():
         true = eager(*inputs)
-    pairs = zip(out, true if isinstance(true, tuple) else (true,), strict=True)
-    return max(_distance(x.cpu().double(), y.cpu().double()) for x, y in pairs)
-
-
-def _distance(out: Tensor, true: Tensor) -> float:
-    """|out - true| / |true|; infinite where it is NaN, which a `max` would let pass."""
-    if out.shape != true.shape:
-        return math.inf
-    distance, scale = float((out - true).norm()), float(true.norm())
-    error = distance / scale if scale else distance
-    return math.inf if math.isnan(error) else error
+    expected = true if isinstance(true, tuple) else (true,)
+    return largest(relative_error(x, y) for x, y in zip(out, expected, strict=True))
 
 
 def _framing(model: Model) -> dict[str, Any] | None:

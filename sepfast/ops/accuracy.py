@@ -82,7 +82,12 @@ At a high overlap they are products of one chunk, sums that slide and a window o
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
 
 Precision = Literal["highest", "high", "medium"]
 
@@ -130,3 +135,28 @@ ACCURACY: dict[str, dict[Precision, Bound]] = {
     "stft_magnitude": _PRODUCTS,
     "masked_istft": _PRODUCTS,
 }
+
+
+def relative_error(out: Tensor, true: Tensor) -> float:
+    """|out - true| / |true|, in float64 but for large float32; infinite where shapes differ.
+
+    Args:
+        out: of any device and type.
+        true: likewise; the norms are taken on its device. Where it is 0, |out| itself is given.
+    """
+    if out.shape != true.shape:
+        return float("inf")
+    out, true = out.detach().to(true.device), true.detach()
+    if out.dtype != torch.float32 or out.numel() < 2**20:
+        out, true = out.double(), true.double()
+    distance, scale = float((out - true).norm()), float(true.norm())
+    return distance / scale if scale else distance
+
+
+def largest(errors: Iterable[float]) -> float:
+    """The largest of errors, 0 of none; NaN is above all, where `max` would let it pass.
+
+    >>> largest([1e-7, float("nan"), 1e-8])
+    nan
+    """
+    return max(errors, key=lambda error: (math.isnan(error), error), default=0.0)

@@ -195,6 +195,15 @@ class Enhancer:
             yield held.crop(piece, span)[0]
 
 
+def check_mask_model(model: nn.Module) -> None:
+    """Raise `InputError` for a model that refines a mask and holds no VL2M to make it."""
+    if isinstance(model, Refining) and model.mask_model is None:
+        raise InputError(
+            f"model: got a {type(model).__name__} without a VL2M to make its mask of the motion, "
+            "takes one after both steps of its training"
+        )
+
+
 def _usable(model: nn.Module) -> AudioVisual:
     """A copy of a model that enhances, in evaluation mode; raises for any other."""
     if not isinstance(model, AudioVisual):
@@ -202,11 +211,7 @@ def _usable(model: nn.Module) -> AudioVisual:
             f"model: got a {type(model).__name__}, takes one that enhances by a face: vl2m, "
             "vl2m-ref, av-concat or av-concat-ref"
         )
-    if isinstance(model, Refining) and model.mask_model is None:
-        raise InputError(
-            f"model: got a {type(model).__name__} without a VL2M to make its mask of the motion, "
-            "takes one after both steps of its training"
-        )
+    check_mask_model(model)
     rate = model.sample_rate / model.framing.hop
     if model.landmarks != COLUMNS or rate != FRAME_RATE:
         raise InputError(

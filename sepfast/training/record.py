@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +23,10 @@ import torch
 
 from sepfast.files import PathLike, atomic
 from sepfast.reference import Model
+from sepfast.surroundings import commit_of, version
 from sepfast.training.options import TrainingOptions
 
 _PACKAGES = ("torch", "numpy", "triton")
-_GIT_SECONDS = 5
 
 
 def write_record(
@@ -104,33 +101,5 @@ def _session(model: Model, options: TrainingOptions, first: int) -> dict[str, An
 def _versions() -> dict[str, str | None]:
     from sepfast import __version__
 
-    found = {"sepfast": __version__, **{name: _version(name) for name in _PACKAGES}}
+    found = {"sepfast": __version__, **{name: version(name) for name in _PACKAGES}}
     return {**found, "python": platform.python_version(), "platform": platform.platform()}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-@cache
-def commit_of(file: Path) -> str | None:
-    """The commit of the checkout that a file is kept in, "-dirty" behind it where it was changed.
-
-    None for a file that git does not keep, as one installed inside somebody's project, and
-    wherever git is missing or does not answer.
-    """
-    try:
-        _git(file, "ls-files", "--error-unmatch", file.name)
-        return _git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
-    except (OSError, subprocess.SubprocessError, UnicodeError):
-        return None
-
-
-def _git(file: Path, *arguments: str) -> str:
-    # Without optional locks it writes nothing, not even what it finds out about changed files.
-    command = ["git", "--no-optional-locks", "-C", str(file.parent), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_SECONDS)
-    return done.stdout.strip()
