@@ -5,23 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from learning import QUICK as PLAIN
+from learning import SMALL
 from test_examples import Memory
 
 from sepfast import create_model
 from sepfast.data.examples import statistics
-from sepfast.training import TrainingOptions, train
+from sepfast.training import train
 
-#: Of a DeepConvSep.
-SMALL = {"context": 8, "n1": 4, "n2": 4, "units": 16}
-QUICK = TrainingOptions(
-    batch_size=4,
-    batches_per_epoch=3,
-    epochs=3,
-    optimizer="adam",
-    learning_rate=1e-3,
-    validation_batches=2,
-    silence=0.001,
-)
+QUICK = replace(PLAIN, epochs=3, silence=0.001)
 
 
 def song(seed: int, samples: int = 20_000) -> Memory:

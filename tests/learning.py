@@ -12,9 +12,8 @@ from sepfast import create_model
 from sepfast.training import TrainingOptions, defaults_for
 from sepfast.training.history import Silent
 
+#: Of a DeepConvSep.
 SMALL = {"context": 8, "n1": 4, "n2": 4, "units": 16}
-
-
 QUICK = TrainingOptions(
     batch_size=4,
     batches_per_epoch=3,

@@ -3,10 +3,7 @@
 import pytest
 from conftest import noise
 
-from sepfast.reference import (
-    Framing,
-    Levels,
-)
+from sepfast.reference import Framing, Levels
 
 SMALL = Framing(256, 100, "hamming", front=128, rule="ceil+2")
 

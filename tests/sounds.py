@@ -6,9 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from sepfast.data.audio import (
-    AudioReader,
-)
+from sepfast.data.audio import AudioReader
 
 RATE = 44100
 

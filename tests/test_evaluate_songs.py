@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from test_evaluation import made_song
 
 from sepfast import InputError, Separator, create_model, demo, load
 from sepfast.data import SOURCES, find_songs
@@ -54,6 +55,19 @@ def test_scores_and_pictures_are_written(songs, tmp_path):
     with (tmp_path / "out/scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * 4 * 1
     assert json.loads((tmp_path / "out/scores.json").read_text())["summary"].keys() == set(SOURCES)
+
+
+def test_songs_of_one_name_in_two_splits_have_pictures_of_their_own(songs, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "sepfast.evaluation.songs.score_song", lambda name, *_, **__: made_song(name, bass=[1.0])
+    )
+    for split, name in (("train", "one"), ("test", "two")):
+        (songs / split).mkdir()
+        (songs / name).rename(songs / split / "song")
+    evaluate_songs(songs, from_oracle("mixture"), tmp_path / "out")
+    for split in ("train", "test"):
+        assert (tmp_path / "out/spectrograms" / split / "song.png").is_file()
+        assert (tmp_path / "out/songs" / split / "song.json").is_file()
 
 
 def test_oracles_know_more_than_the_mixture(songs):

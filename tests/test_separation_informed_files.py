@@ -1,5 +1,6 @@
 """Files and the program with side information: what is written, and what is refused."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,18 @@ class TestFiles:
         with pytest.raises(InputError, match="no picture"):
             separate_file(looking(0), job, side=FALLING)
         assert set(tmp_path.iterdir()) == before | {side}
+
+    def test_what_another_process_puts_in_its_folder_stays(self, song, tmp_path, monkeypatch):
+        def late(folder):
+            (folder / "another.wav").touch()
+            os.rmdir(folder)
+
+        side = tmp_path / "late.csv"
+        side.write_text("0,0\n300,1\n")
+        monkeypatch.setattr(Path, "rmdir", late)
+        with pytest.raises(InputError, match=r"goes to 300\.0 s"):
+            separate_file(looking(0), Job(song, tmp_path / "out"), side=side)
+        assert [p.name for p in (tmp_path / "out").iterdir()] == ["another.wav"]
 
     def test_each_mixture_has_its_own(self, tmp_path):
         songs, sides = tmp_path / "songs", tmp_path / "sides"

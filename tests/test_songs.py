@@ -110,6 +110,14 @@ def test_songs_without_some_stems_are_skipped_with_a_reason(tmp_path):
     ]
 
 
+def test_a_song_that_is_there_twice_is_one(tmp_path):
+    touch(tmp_path, *stems_of("train/A"), "train/A.stem.mp4", "test/A.stem.mp4")
+    songs, skipped = find_songs(tmp_path)
+    assert names_and_splits(songs) == [("A", "test"), ("A", "train")]
+    assert songs[1].stems["vocals"].path.suffix == ".wav"
+    assert skipped == [f"{tmp_path / 'train/A.stem.mp4'} is the song A once more"]
+
+
 def test_other_sources(tmp_path):
     touch(tmp_path, *stems_of("duo", "piano", "violin"), *stems_of("voice", "vocals"))
     touch(tmp_path, *stems_of("band", "vocals", "drums"), "A.stem.mp4")

@@ -243,6 +243,25 @@ def test_a_step_that_waits_is_never_captured_and_named(gpu):
     assert gpu.sync_mode == "default"
 
 
+def test_only_what_is_said_of_waiting_is_not_heard(gpu, monkeypatch):
+    def mode(name):
+        gpu.sync_mode = name
+        if name == "warn":
+            warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=1)
+
+    def step(batch):
+        warnings.warn("the user's", stacklevel=1)
+        return task.step(batch)
+
+    monkeypatch.setattr(gpu, "set_sync_debug_mode", mode)
+    task = Task(gpu, waits=True)
+    task.graphed.step, task.graphed.ordinary = step, 1
+    with pytest.warns(UserWarning, match="user") as heard:
+        task.graphed(batches(1)[0])
+    assert [str(warning.message) for warning in heard] == ["the user's"]
+    assert len(task.notes) == 1
+
+
 def test_a_step_that_fails_leaves_the_sync_mode_as_it_was(gpu):
     task = Task(gpu)
     task.graphed(batches(1)[0])

@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sepfast.data.arrays import read_array
 from sepfast.data.song_audio import cache_folder
 from sepfast.errors import InputError
 from sepfast.files import PathLike, atomic
@@ -146,8 +147,8 @@ class Variations:
 def _loaded(path: Path, shape: tuple[int, ...]) -> Floats | None:
     """What is kept at `path`, or None where there is nothing or the file is broken."""
     try:
-        kept = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        kept: NDArray[Any] = read_array(path)
+    except InputError:
         return None
     return kept if kept.dtype == np.float32 and kept.shape == shape else None
 

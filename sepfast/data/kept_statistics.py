@@ -88,15 +88,15 @@ def _found(path: Path, bins: int, note: Callable[[str], None]) -> tuple[Tensor, 
     if not os.path.exists(path):
         return None
     try:
-        minimum, maximum = map(torch.from_numpy, read_arrays(path, ("minimum", "maximum")))
-    except (InputError, TypeError):  # of numbers that PyTorch has no type for
+        minimum, maximum = read_arrays(path, ("minimum", "maximum"))
+    except InputError:
         note(f"{path}: is broken, the statistics are made anew")
         return None
     right = minimum.shape == maximum.shape and minimum.shape[1:] == (bins,)
-    right = right and minimum.dtype == maximum.dtype == torch.float32
-    right = right and bool(torch.stack([minimum, maximum]).isfinite().all())
+    right = right and minimum.dtype == maximum.dtype == np.float32
+    right = right and bool(np.isfinite([minimum, maximum]).all())
     if right and bool((minimum <= maximum).all()):
-        return minimum, maximum
+        return torch.from_numpy(minimum), torch.from_numpy(maximum)
     note(f"{path}: holds no statistics, they are made anew")
     return None
 

@@ -51,6 +51,10 @@ class Song:
     mixture: Track | None
     stems: Mapping[str, Track]
 
+    def file_in(self, folder: Path, suffix: str) -> Path:
+        """A file about the song: SONG with the suffix, in folder/SPLIT where there are splits."""
+        return folder / (self.split or "") / f"{self.name}{suffix}"
+
 
 def find_songs(
     root: PathLike, *, split: str | None = None, sources: Sequence[str] = SOURCES
@@ -154,11 +158,19 @@ def _candidates(root: Path, split: str | None, sources: tuple[str, ...]) -> Iter
 
 
 def _songs_in(folder: Path, split: str | None, sources: tuple[str, ...]) -> Iterator[Song | str]:
+    names = set()
     for entry in visible(folder):
-        if entry.name.endswith(_MUSDB_SUFFIX):
-            yield _musdb_song(entry, split, sources)
+        name = entry.name.removesuffix(_MUSDB_SUFFIX)
+        if name != entry.name:
+            found = _musdb_song(entry, split, sources)
         elif _is_song(entry, sources):
-            yield _folder_song(entry.name, split, entry, entry, sources)
+            found = _folder_song(name, split, entry, entry, sources)
+        else:
+            continue
+        # Scores and pictures are kept by the name, and both could be trained on and held out.
+        yield f"{entry} is the song {name} once more" if name in names else found
+        if isinstance(found, Song):
+            names.add(name)
 
 
 def _dsd100_songs(

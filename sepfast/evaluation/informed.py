@@ -109,15 +109,15 @@ class InformedEstimator(Estimator):
         )
         return {source: stem.numpy(force=True) for source, stem in stems.items()}
 
-    def draw(self, recording: Recording, output: Path) -> None:
-        """Write `alignments/SONG.png`, the true target below the weights."""
+    def draw(self, song: Song, recording: Recording, output: Path) -> None:
+        """Write `alignments/SONG.png`, the true target below the weights; see `Song.file_in`."""
         if self._alignment is None:
             return
         drawn = self._alignment.picture()
         cells, rate = len(drawn.side), recording.sample_rate
         size = round(drawn.seconds * rate / self._model.framing.hop / cells)
         alignment_figure(
-            output / "alignments" / f"{recording.name}.png",
+            song.file_in(output / "alignments", ".png"),
             drawn.weights,
             drawn.side,
             _in_cells(self._magnitudes(recording), cells, size),

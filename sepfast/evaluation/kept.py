@@ -38,12 +38,12 @@ class KeptScores:
             InputError: where the file cannot be written.
         """
         content = {**self._head(), "song": song_to_plain(scores)}
-        write_json(self._path(song), content, indent=None)
+        write_json(song.file_in(self.folder, ".json"), content, indent=None)
 
     def read(self, song: Song) -> SongScores | None:
         """A song's scores; None where there are none, or they were made otherwise."""
         try:
-            content = json.loads(self._path(song).read_text(encoding="utf-8"))
+            content = json.loads(song.file_in(self.folder, ".json").read_text(encoding="utf-8"))
             if {key: content[key] for key in self._head()} != self._head():
                 return None
             return song_from_plain(content["song"])
@@ -54,6 +54,3 @@ class KeptScores:
         settings = {"window": self.window, "hop": self.hop, "made_by": self.made_by}
         head: dict[str, Any] = plain({"format": _FORMAT, "version": 1, "settings": settings})
         return head
-
-    def _path(self, song: Song) -> Path:
-        return self.folder / (song.split or "") / f"{song.name}.json"

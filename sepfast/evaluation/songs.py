@@ -74,8 +74,8 @@ class Estimator:
         """Read a song as it is to be estimated and scored."""
         return open_recording(song)
 
-    def draw(self, recording: Recording, output: Path) -> None:
-        """Draw what else there is to see of the song that was estimated last."""
+    def draw(self, song: Song, recording: Recording, output: Path) -> None:
+        """Draw what else there is to see of the song that was estimated last, and read from it."""
 
 
 def from_folder(folder: Path) -> Estimator:
@@ -137,8 +137,8 @@ def evaluate_songs(
 
     Writes `scores.json`, `scores.csv` with `scores.summary.csv`, `scores.png` with box plots, and
     for each song `spectrograms/SONG.png`, what the estimator draws and, last, `songs/SONG.json`
-    with its scores (in `songs/SPLIT` where there are splits). A song that cannot be scored does
-    not stop the others.
+    with its scores (each in a folder SPLIT of its own where there are splits). A song that cannot
+    be scored does not stop the others.
 
     Several processes share the songs out. The first joins what all of them have found, and writes
     what is about all songs; the folder must be one for all of them.
@@ -208,9 +208,9 @@ def _score(song: Song, estimator: Estimator, output: Path, kept: KeptScores) -> 
     scores = score_song(
         song.name, recording.stems, estimates, rate, window=kept.window, hop=kept.hop
     )
-    picture = output / "spectrograms" / f"{song.name}.png"
+    picture = song.file_in(output / "spectrograms", ".png")
     spectrograms(picture, recording.stems, estimates, rate)
-    estimator.draw(recording, output)
+    estimator.draw(song, recording, output)
     kept.write(song, scores)
     return scores
 

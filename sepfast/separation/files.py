@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -255,6 +255,6 @@ def _folder(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in missing:
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # something is in it, another process's stems perhaps
                 folder.rmdir()
         raise

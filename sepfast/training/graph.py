@@ -174,8 +174,12 @@ def _waits() -> Iterator[list[str]]:
             yield places
         finally:
             cuda.set_sync_debug_mode(before)
-    found = [w for w in caught if "called a synchronizing" in str(w.message)]
-    places += sorted({f"{Path(w.filename).name}:{w.lineno}" for w in found})
+    waits = [w for w in caught if "called a synchronizing" in str(w.message)]
+    places += sorted({f"{Path(w.filename).name}:{w.lineno}" for w in waits})
+    for other in caught:
+        # PyTorch says of this mode, once, that it may miss some.
+        if other not in waits and "Synchronization debug mode" not in str(other.message):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
 
 
 def _make_capturable(optimizer: torch.optim.Optimizer) -> None:

@@ -27,6 +27,7 @@ from sepfast.errors import InputError
 from sepfast.files import PathLike
 from sepfast.fusion import fuse
 from sepfast.reference import Model
+from sepfast.training import stepping
 from sepfast.training.board import Board, check_board
 from sepfast.training.course import Batch, Course, Heard, Material
 from sepfast.training.courses import course_for
@@ -39,9 +40,6 @@ from sepfast.training.options import UNSAID, TrainingOptions
 from sepfast.training.processes import Processes, formed
 from sepfast.training.record import write_record
 from sepfast.training.spread import SpreadLoss, check_batch, synchronise
-from sepfast.training.stepping import TrainingStep
-from sepfast.training.stepping import batches as made_batches
-from sepfast.training.stepping import updates as made_updates
 from sepfast.training.update import Update
 
 
@@ -158,13 +156,13 @@ class _Loop:
 
     def run(self, history: History, folder: RunFolder) -> None:
         """Train until there is a reason to end, and keep every epoch."""
-        step: Step = TrainingStep(self.model, self.update, self.loss)
+        step: Step = stepping.TrainingStep(self.model, self.update, self.loss)
         if self.options.cuda_graph:
             obstacle, note = self.update.obstacle, self.report.note
             if not self.group.alone:
                 obstacle = "several processes share each step"
             step = graphed(step, self.update.optimizer, self.device, note, obstacle)
-        updates = made_updates(step, self._batches(len(history.epochs) + 1))
+        updates = stepping.updates(step, self._batches(len(history.epochs) + 1))
         with _worker_errors():
             while not (ended := self._ended(history)):
                 epoch = self._epoch(len(history.epochs) + 1, updates)
@@ -193,7 +191,7 @@ class _Loop:
 
     def _batches(self, first: int) -> Iterator[Batch]:
         """The batches of all steps from an epoch on."""
-        batches = made_batches(self.course, self.options, self.device, first)
+        batches = stepping.batches(self.course, self.options, self.device, first)
         if self.group.alone:
             yield from batches
             return
