@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from sepfast.cli.console import console, say
+from sepfast.cli.console import say, show_columns
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,11 +75,11 @@ def bench(
     [bold]Example[/bold]: sepfast bench --report results.json -o page.html --pictures figures
     """
     begin, given = time.monotonic(), results or []
-    _refuse_mixtures(given, compare, across, report or pictures is not None)
+    _refuse_mixtures(given, out, compare, across, report, pictures is not None)
     if compare:
         _compare(given, across)
     elif report or pictures is not None:
-        _draw(given, out if report else None, report, pictures)
+        _draw(given, out, pictures)
     else:
         from sepfast.bench.run import Run
         from sepfast.bench.settings import OUT, settings
@@ -94,8 +93,16 @@ def bench(
             raise typer.Exit(code)
 
 
-def _refuse_mixtures(results: Sequence[Path], compare: bool, across: bool, draw: bool) -> None:
+def _refuse_mixtures(
+    results: Sequence[Path],
+    out: Path | None,
+    compare: bool,
+    across: bool,
+    report: bool,
+    pictures: bool,
+) -> None:
     """Say which options do not go together."""
+    draw = report or pictures
     if compare and draw:
         raise InputError("--compare: got --report or --pictures besides, takes one of them")
     if across and not compare:
@@ -106,11 +113,14 @@ def _refuse_mixtures(results: Sequence[Path], compare: bool, across: bool, draw:
         raise InputError("--report, --pictures: got no results, takes a file or more")
     if results and not (compare or draw):
         raise InputError(f"RESULTS: got {results[0]}, takes --compare, --report or --pictures")
-
-
-def _draw(results: Sequence[Path], page: Path | None, report: bool, pictures: Path | None) -> None:
-    if report and page is None:
+    if report and out is None:
         raise InputError("--report: got no --out, takes the page's name, such as -o page.html")
+    if out is not None and (compare or (pictures and not report)):
+        flag = "--compare" if compare else "--pictures"
+        raise InputError(f"--out: got {out} beside {flag}, takes --report or a run that measures")
+
+
+def _draw(results: Sequence[Path], page: Path | None, pictures: Path | None) -> None:
     if page is not None:
         from sepfast.bench.report.page import write_page
 
@@ -129,7 +139,9 @@ def _compare(results: Sequence[Path], across: bool) -> None:
 
     before, after = map(read_report, results)
     found = compare_reports(before, after, across)
-    _show([_cells(each, found) for each in found.changes if each.verdict != "same" or each.grew])
+    rows = [_cells(each, found) for each in found.changes if each.verdict != "same" or each.grew]
+    if rows:
+        show_columns(_HEADER, rows, _style)
     _tell(found)
     if found.slower:
         raise typer.Exit(1)
@@ -145,23 +157,8 @@ def _cells(change: Change, found: Comparison) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _show(rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal, plain columns in a log; nothing where nothing changed."""
-    if not rows:
-        return
-    if console.is_terminal:
-        table = Table(*_HEADER)
-        for row in rows:
-            table.add_row(*row, style=_style(row[6]))
-        console.print(table, soft_wrap=False)
-        return
-    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
-    for row in (_HEADER, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        say("  ".join(cells).rstrip())
-
-
-def _style(verdict: str) -> str:
+def _style(row: Sequence[str]) -> str:
+    verdict = row[_HEADER.index("verdict")]
     return "red" if "slower" in verdict else "green" if "faster" in verdict else "yellow"
 
 

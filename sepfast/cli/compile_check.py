@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from sepfast.cli.console import bar, console, errors, say
+from sepfast.cli.console import bar, console, errors, say, show_columns
 from sepfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def compile_check(
 
     with bar(f"compiling {len(entries)} configurations for {len(on)} targets") as progress:
         results = check(entries, on, workers=jobs, cached=not no_cache, progress=_noted(progress))
-    _show(results)
+    show_columns(_HEADER, [_row(result) for result in results])
     if json is not None:
         write_results(json, results)
     problems = [problem for result in results for problem in result.problems()]
@@ -107,20 +106,6 @@ def _noted(progress: Callable[[float, float | None], None]) -> Callable[..., Non
             say(f"{done} of {total}")
 
     return note
-
-
-def _show(results: list[Result]) -> None:
-    rows = [_row(result) for result in results]
-    if not console.is_terminal:
-        widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
-        for row in (_HEADER, *rows):
-            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            say(line.rstrip())
-        return
-    table = Table(*_HEADER)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, soft_wrap=False)
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -32,10 +32,50 @@ def complain(error: Exception | str) -> None:
 
 def show(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table whose cells are as they are, like `say`'s sentences."""
+    console.print(_table(header, rows, lambda row: None))
+
+
+def show_columns(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    style: Callable[[Sequence[str]], str | None] = lambda row: None,
+) -> None:
+    """Print a table on a terminal; in a log plain columns, in lines of any length.
+
+    Args:
+        header: of the columns.
+        rows: their cells, as they are.
+        style: of a row, on a terminal.
+    """
+    if console.is_terminal:
+        console.print(_table(header, rows, style), soft_wrap=False)
+        return
+    for line in columns([header, *rows]):
+        say(line)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def bare_table() -> Table:
+    """A table without lines, to be given its columns and rows."""
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+
+
+def _table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    style: Callable[[Sequence[str]], str | None],
+) -> Table:
     table = Table(*header)
     for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
+        table.add_row(*map(Text, row), style=style(row))
+    return table
 
 
 @contextmanager

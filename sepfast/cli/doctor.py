@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepfast.cli.console import say
+from sepfast.cli.console import columns, say
 from sepfast.cli.options import Device
 
 if TYPE_CHECKING:
@@ -108,11 +108,7 @@ def _tuned(found: Examination) -> Iterator[str]:
 def _operators(checks: list[Check]) -> Iterator[str]:
     """A table; reasons are written once, below."""
     heading = ("operator", "place", "runs", "error", "of", "gradients", "of", "check")
-    rows = [heading, *map(_row, checks)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        yield "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
+    yield from columns([heading, *map(_row, checks)])
     reasons: dict[tuple[str, str], list[str]] = {}
     for check in checks:
         reasons.setdefault((check.place, check.why_not), []).append(check.operator)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sepfast.cli.console import console, say
+from sepfast.cli.console import bare_table, console, say
 from sepfast.cli.plan import flag_of, needed_in_words
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def experiments(
 
 def _listing(found: list[Experiment]) -> Table:
     """A row an experiment, those of a system and a data set together."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = bare_table()
     table.add_column("experiment", no_wrap=True)
     table.add_column("what")
     table.add_column("published, dB", no_wrap=True)

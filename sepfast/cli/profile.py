@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sepfast.cli.console import console, say
+from sepfast.cli.console import bare_table, console, say
 from sepfast.cli.options import Device
 from sepfast.cli.plan import Plan, plan_of
 from sepfast.cli.training_report import shown
@@ -172,7 +172,7 @@ def _show(found: Profile, folder: Path) -> None:
 def _shares(found: Profile) -> Table:
     """The shares of phases, and beneath each of its operators and of what is outside of them."""
     on_gpu = bool(found.device_rows)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = bare_table()
     table.add_column("share of a step", no_wrap=True, min_width=30)
     table.add_column("GPU" if on_gpu else "time", justify="right")
     table.add_column("", no_wrap=True, width=_BAR)
@@ -219,7 +219,7 @@ def _cells(
 
 def _functions(found: Profile) -> Table:
     """PyTorch's functions that take most by themselves."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = bare_table()
     table.add_column("PyTorch's functions", no_wrap=True, min_width=30, max_width=60)
     table.add_column("GPU" if found.device_rows else "time", justify="right")
     table.add_column("calls", justify="right")
