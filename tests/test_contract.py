@@ -345,6 +345,12 @@ def test_8_autocast_lowers_products_and_widens_the_rest(case, place):
     assert errors(result, true_result(case, tensors))[0] <= bound
 
 
+def test_8_autocast_leaves_float64_alone(case):
+    tensors = case.make(dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert evaluate(case, tensors).out.dtype == torch.float64
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_8_half_types_give_half_types(case, place, dtype):
     tensors = case.make(dtype=dtype, device=place)

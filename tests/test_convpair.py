@@ -183,3 +183,10 @@ def test_shapes_that_do_not_fit_are_named_transposed(at, shape, message):
     args[at] = torch.zeros(shape)
     with pytest.raises(InputError, match=message):
         ops.deconv_pair(*args)
+
+
+def test_half_types_and_float32_do_not_mix():
+    """As in PyTorch's own convolutions, whatever runs."""
+    x, *weights = (x.float() for x in _pair((1, 1, 2, 17, 2, 2, 2)))
+    with pytest.raises(InputError, match=r"vertical is torch.float32 on cpu, takes torch.float16"):
+        ops.conv_pair(x.half(), *weights)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_results import ROW, report
 from PIL import Image
 
 from sepfast import InputError
@@ -32,20 +33,18 @@ def data(render):
 
 
 def _row(**given) -> Row:
-    made = Row(
-        case="song/soft_mask", operator="soft_mask", side="ours", precision="highest",
-        gradient=False, shapes={}, path="pytorch", kernels=[], rounds=9, p20_ms=1.0, p50_ms=2.0,
-        p80_ms=3.0, host_ms=1.0, least_bytes=1, moved_bytes=1, requested_bytes=1, operations=1,
-        bound="memory", ceiling_percent=42.0, peak_bytes=None, error=1.25e-7,
-        gradient_error=None, ratio_to_eager=0.5,
+    made = replace(
+        ROW, case="song/soft_mask", operator="soft_mask", path="pytorch", ceiling_percent=42.0,
+        error=1.25e-7, ratio_to_eager=0.5,
     )  # fmt: skip
     return replace(made, **given)
 
 
 def _report(kind: str, *rows: Row) -> Report:
-    about = {"kind": kind, "device": "a machine", "versions": {"torch": "2", "triton": None}}
-    given = {"minutes": 9.7, "quick": False, "only": "soft", "size": "small", "sweep": True}
-    return Report({**about, "commit": "0123456789ab"}, given, rows=list(rows))
+    made = report(*rows, kind=kind, device="a machine")
+    made.environment["commit"] = "0123456789ab-dirty"
+    made.settings |= {"minutes": 9.7, "only": "soft", "size": "small", "sweep": True}
+    return made
 
 
 def _block(what: str) -> str:
@@ -85,6 +84,7 @@ def test_a_number_that_changed_makes_a_page_stale(render, data, tmp_path, monkey
     monkeypatch.setitem(ACCURACY, "soft_mask", dict.fromkeys(ACCURACY["soft_mask"], bound))
     assert page in render.stale(docs, data)
     assert render.main(["--check"]) == 1
+    assert page in render.stale(docs, data)  # it was only looked at
 
 
 def test_the_command_takes_nothing_else(render, capsys):
@@ -142,7 +142,8 @@ def test_measured_results_are_shown_and_where_ours_is_slower_too(render, data):
     )
     cpu, gpu = _report("cpu", *rows), _report("cuda", *rows)
     page = render.rendered(_block("measured soft_mask"), data._replace(reports=[cpu, gpu]))
-    assert "`sepfast bench --minutes 10 --sweep --only soft --device cpu`" in page
+    command = "`sepfast bench --minutes 10 --sweep --only soft --device cpu`"
+    assert f", small shapes, commit 0123456789+: {command}" in page
     ours = "| `song/soft_mask` | highest | pytorch | **0.50** | 2.50 | 42 | 1.2e-07 | - |"
     assert ours in page
     assert page.count("ms") == 1  # times on a GPU alone

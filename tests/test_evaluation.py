@@ -200,6 +200,12 @@ class TestReport:
         row = next(r for r in summary if (r["metric"], r["over"]) == ("sdr", "songs"))
         assert float(row["median"]) == pytest.approx(found, rel=1e-5)
 
+    def test_csv_distrusts_sir_and_sar_alone(self, tmp_path):
+        doubted = Report([made_song("a", vocals=[1.0, 3.0], trusted=False)])
+        with open(doubted.to_csv(tmp_path / "a.csv"), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["metric"] for row in rows if row["trusted"] == "false"} == {"sir", "sar"}
+
     def test_infinite_window_can_be_written(self, references, tmp_path):
         scores = score_song("a", references, references, RATE, window=math.inf, hop=math.inf)
         report = Report([scores])

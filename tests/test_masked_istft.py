@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import assert_near, noise
+from framings import HOLES, spans
 from sharing_out import KINDS, SMALL, levels_of, shares_of
 
 from sepfast import InputError, ops
@@ -165,16 +166,6 @@ def test_digital_silence_in_a_part_of_the_mixture(place, kind):
     assert of_x.isfinite().all()
 
 
-HOLES = Framing(256, 100, "hamming", window_length=180, front=128)  # its window is never 0
-
-
-def _spans(frames):
-    """Which of 1200 samples lie under the window of some frames."""
-    at = torch.arange(1200)
-    begin = torch.tensor(frames)[:, None] * 100 - 128
-    return ((at >= begin) & (at < begin + 180)).any(0)
-
-
 @pytest.mark.parametrize("kind", ["none", "floor"])
 def test_nan_in_the_mixture_reaches_the_frames_that_see_it_and_no_other(place, kind):
     x, shares = noise(1, 1200), shares_of(HOLES, 2, 1, samples=1200)
@@ -182,7 +173,7 @@ def test_nan_in_the_mixture_reaches_the_frames_that_see_it_and_no_other(place, k
     broken = x.clone()
     broken[0, 500:507] = torch.nan
     out = ops.masked_istft(place.put(shares), place.put(broken), HOLES, levels)
-    hit = _spans([5, 6])  # from 372 and 472, 180 samples each
+    hit = spans(HOLES, 1200)[5:7].any(0)  # from 372 and 472, 180 samples each
     assert out[..., hit].isnan().all()
     true = masked_istft(shares, x, HOLES, wide)
     assert_near(out[..., ~hit], true[..., ~hit], place.bound("masked_istft"))
@@ -193,7 +184,7 @@ def test_nan_in_a_share_reaches_its_frame_of_its_source_and_no_other(place):
     broken = shares.clone()
     broken[1, 0, 5, 77] = torch.nan
     out = ops.masked_istft(place.put(broken), place.put(x), HOLES)
-    hit = _spans([5])
+    hit = spans(HOLES, 1200)[5]
     true = masked_istft(shares, x, HOLES)
     assert out[1, 0, hit].isnan().all()
     assert_near(out[1, 0, ~hit], true[1, 0, ~hit], place.bound("masked_istft"))

@@ -3,18 +3,13 @@
 import torch
 from conftest import assert_near, kernels_on, noise, require_kernels
 from contract import blocks_of, launches
-from framings import framings
+from framings import framings, window_weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sharing_out import KINDS, SMALL, levels_of, shares_of
 
 from sepfast import InputError, ops
-from sepfast.reference import (
-    Framing,
-    masked_istft,
-    masked_istft_backward,
-)
-from sepfast.reference.overlap_add import squared_window_sum
+from sepfast.reference import Framing, masked_istft, masked_istft_backward
 
 
 @KINDS
@@ -94,7 +89,7 @@ def test_kernels_are_the_float64_reference(framing, sources, kind, samples):
     samples = min(samples, 10 * framing.hop)  # a few frames
     x, shares = noise(1, samples, seed=samples), shares_of(framing, sources, 1, samples=samples)
     # Where a sample weighs next to nothing, dividing by that magnifies rounding.
-    weight = _weight(framing, shares.shape[-2], samples)
+    weight = window_weight(framing, shares.shape[-2], samples)
     device = require_kernels("cuda" if torch.cuda.is_available() else "cpu")
     with kernels_on(device) as place:
         wide, levels = levels_of(place, kind, sources, 1, framing.bins)
@@ -106,15 +101,6 @@ def test_kernels_are_the_float64_reference(framing, sources, kind, samples):
         (back,) = torch.autograd.grad(out, leaf, place.put(grad))
         true = masked_istft_backward(grad, x, framing, wide)
         assert_near(back, true, place.bound("masked_istft", "backward"))
-
-
-def _weight(framing, frames, samples):
-    """The summed squared windows at each sample."""
-    if frames == 0:
-        return torch.ones(samples)
-    window = framing.window_on(torch.zeros(0, dtype=torch.float64))
-    line = squared_window_sum(window, frames, framing.hop)[framing.front :]
-    return torch.nn.functional.pad(line, (0, samples - len(line)))
 
 
 def test_shares_in_float16_are_those_numbers(kernels):

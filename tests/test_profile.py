@@ -27,7 +27,7 @@ from sepfast.profiling.commands import ncu_command, nsys_command
 from sepfast.profiling.made_up import write_songs
 from sepfast.profiling.shares import REST, Span, Stopwatch, rows
 from sepfast.profiling.subject import built
-from sepfast.profiling.trace import device_spans
+from sepfast.profiling.trace import Trace, device_spans
 from sepfast.training import train
 from sepfast.training.history import Silent
 
@@ -264,6 +264,15 @@ def test_a_kernels_time_is_the_innermost_ranges_around_its_launch():
     assert [row.share for row in rows(spans)] == pytest.approx([6 / 9, 3 / 9, 0])
 
 
+def test_a_gpu_is_busy_for_its_kernels_time_of_the_traced_steps(tmp_path, monkeypatch):
+    trace = Trace({("step",): Span(3.0, 2)}, [], "")  # microseconds
+    monkeypatch.setattr("sepfast.profiling.run._TRACED_ON_CPU", 2)
+    monkeypatch.setattr("sepfast.profiling.run.traced", lambda *given: trace)
+    found = profile(small("a-1"), tmp_path / "p", steps=3, device="cpu")
+    assert found is not None
+    assert found.busy == pytest.approx(1.5e-6 / found.seconds)
+
+
 def test_no_time_is_no_table():
     assert rows({}) == []
     assert rows({("step",): Span(0, 2)}) == []
@@ -318,6 +327,7 @@ def test_the_program_writes_a_trace_a_table_and_a_summary(tmp_path):
     summary = json.loads((tmp_path / "p" / "summary.json").read_text("utf-8"))
     assert sum(row["share"] for row in summary["rows"]) == pytest.approx(1)
     assert sum(function["share"] for function in summary["functions"]) == pytest.approx(1)
+    assert not any(unprefixed(function["name"]) for function in summary["functions"])
     assert (summary["batch_size"], summary["steps"]) == (2, 2)
     assert all("--batch-size 2" in command for command in summary["commands"])
     assert "aten::" in (tmp_path / "p" / "functions.txt").read_text("utf-8")
@@ -330,6 +340,13 @@ def test_for_another_profiler_it_opens_the_ranges_of_the_steps_alone(tmp_path, m
     assert ranges.count("step") == 2
     assert ranges.count("conv_pair_backward") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_behind_it_ranges_are_off_and_random_numbers_as_they_were(tmp_path):
+    before = torch.get_rng_state()
+    profile(small("a-1"), tmp_path / "p", steps=1, device="cpu")
+    assert operator_range("stft") is operator_range("istft")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_real_songs_are_taken_where_they_are_given(tmp_path):

@@ -8,14 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepfast import InputError
-from sepfast.reference import (
-    FRAMINGS,
-    Framing,
-    istft,
-    istft_backward,
-    stft,
-    stft_backward,
-)
+from sepfast.reference import FRAMINGS, Framing, istft, istft_backward, stft, stft_backward
 
 SMALL = [
     Framing(16, 4, front=8, rule="ceil+2", scale=0.25),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import assert_near, noise, relative_error
 from contract import blocks_of
+from framings import spans
 
 from sepfast import ops
 from sepfast.ops import _sliding
@@ -107,6 +108,13 @@ def test_segments_meet_without_a_seam(kernels, walked):
             assert_near(out, whole, kernels.bound("masked_istft"))
 
 
+def test_what_lies_in_front_of_samples_is_walked_along_too(kernels):
+    """400 samples are a block, and with the 256 in front of them two."""
+    spectrum = noise(1, FRAMING.frames(400), 257, 2)
+    samples = ops.istft(kernels.put(spectrum), FRAMING, 400)
+    assert_near(samples, istft(spectrum, FRAMING, 400), kernels.bound("istft"))
+
+
 @pytest.mark.parametrize("power", [1.0, 2.0, 0.7])
 def test_magnitudes_scaled_in_channels(kernels, power):
     x = noise(2, 40)
@@ -143,8 +151,7 @@ def test_nan_reaches_the_frames_that_see_it_and_no_other(kernels):
     x = noise(1, 500)
     broken = x.clone()
     broken[:, 240] = torch.nan
-    start = torch.arange(FRAMING.frames(500)) * 16 - 256
-    sees = (start <= 240) & (start + 512 > 240)
+    sees = spans(FRAMING, 500)[:, 240]
     out = ops.stft(kernels.put(broken), FRAMING)
     assert out[0, sees].isnan().any(-1).all()
     assert_near(out[0, ~sees], stft(x, FRAMING)[0, ~sees], kernels.bound("stft"))

@@ -154,6 +154,8 @@ def test_tables_show_medians_and_quartiles():
     none = transfer_table(report(math.nan))
     assert none.rows[1][1] == "-"
     assert none.notes[0].startswith("1 mixture: ")
+    # Beyond all numbers is only what a quarter of them does not stay below.
+    assert transfer_table(report(80.0, 110.0, 120.0)).rows[1][1] == "110.00 (95.0, 115.0)"
     # What has no place in the figure has none in its medians.
     medians = transfer_medians({"a": report(7.0, 8.0, -math.inf), "b": report(3.0, sar=120.0)})
     assert medians.rows == [
