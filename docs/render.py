@@ -25,6 +25,7 @@ from render_tables import TABLES, Data
 
 from sepfast.bench.results import read_report
 from sepfast.errors import InputError
+from sepfast.files import atomic
 from sepfast.kernels.compile_result import TABLE, read_results
 from sepfast.ops.accuracy import ACCURACY
 
@@ -111,7 +112,8 @@ def stale(docs: Path, data: Data, *, write: bool = False) -> list[Path]:
         if fresh != page:
             found.append(path)
             if write:
-                path.write_text(fresh, encoding="utf-8")
+                with atomic(path) as temporary:
+                    temporary.write_text(fresh, encoding="utf-8")
     return found
 
 

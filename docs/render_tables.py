@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sepfast.bench.cases import suite
-from sepfast.bench.report.standing import machine
+from sepfast.bench.report.standing import commit, machine
 from sepfast.bench.report.tables import glance
+from sepfast.bench.report.wording import call
 from sepfast.bench.results import OURS, Report, Row
 from sepfast.bench.verify import demanded
 from sepfast.kernels.compile_result import Result
@@ -16,6 +18,7 @@ from sepfast.kernels.targets import TARGETS
 from sepfast.ops.accuracy import ACCURACY, Bound
 
 _NONE = "-"
+_NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]\d+)?")
 
 
 class Data(NamedTuple):
@@ -247,9 +250,8 @@ def _ours(report: Report, operator: str) -> list[Row]:
 def _report(report: Report, operator: str) -> Iterator[str]:
     about = report.environment
     shapes = "" if report.settings["size"] == "full" else f", {report.settings['size']} shapes"
-    commit = (about["commit"] or "")[:9]
     where = f"**{about['device']}**, {_versions(report)}{shapes}"
-    yield f"{where}, commit {commit}: `{command(report)}`"
+    yield f"{where}, {commit(report)}: `{call(report)}`"
     yield ""
     on_gpu = report.on_gpu
     rows = []
@@ -271,15 +273,6 @@ def _versions(report: Report) -> str:
     """Of PyTorch and, where it is there, Triton."""
     versions = report.environment["versions"]
     return ", ".join(f"{name} {versions[name]}" for name in ("torch", "triton") if versions[name])
-
-
-def command(report: Report) -> str:
-    """The command that repeats a run."""
-    given = report.settings
-    words = ["sepfast bench", f"--minutes {math.ceil(given['minutes'])}"]
-    words += ["--quick"] * given["quick"] + ["--sweep"] * given["sweep"]
-    words += [f"--only {given['only']}"] * bool(given["only"])
-    return " ".join([*words, f"--device {report.environment['kind']}"])
 
 
 def _ratio(number: float | None) -> str:
@@ -309,15 +302,7 @@ def _grid(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 def _numeric(column: Iterable[str]) -> bool:
     values = {each.strip("*").replace(",", "") for each in column} - {"", _NONE, "not shipped"}
-    return bool(values) and all(_is_number(each) for each in values)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return bool(values) and all(map(_NUMBER.fullmatch, values))
 
 
 # At a glance
@@ -329,7 +314,7 @@ def _glance(argument: str, data: Data) -> Iterator[str]:
     for at, report in enumerate(data.reports):
         if at:
             yield ""
-        yield f"**{machine(report)}**, {_versions(report)}: `{command(report)}`"
+        yield f"**{machine(report)}**, {_versions(report)}: `{call(report)}`"
         yield ""
         table = glance(report)
         shown = [column for column, title in enumerate(table.header) if title != "path"]
