@@ -90,6 +90,8 @@ class TestCommand:
             (("--across",), "--across: got no --compare"),
             (("--pictures", "a", "a.json", "-o", "x"), "--out: got x beside --pictures"),
             (("--compare", "a.json", "b.json", "-o", "x"), "--out: got x beside --compare"),
+            (("--compare", "a.json", "b.json", "--only", "x"), "--only: takes a run that measures"),
+            (("--pictures", "a", "a.json", "--quick"), "--quick: takes a run that measures"),
         ],
     )
     def test_what_it_does_not_take(self, arguments, message):

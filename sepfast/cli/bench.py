@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from sepfast.errors import InputError
 if TYPE_CHECKING:
     from sepfast.bench.compare import Change, Comparison
 
+_MINUTES = 10.0
 _HEADER = ("case", "precision", "side", "scale", "before", "after", "verdict", "grew")
 #: What a column is in, by what is compared.
 _UNITS = {"times": "{:.4g} ms", "ratios": "{:.2f}x eager"}
@@ -29,7 +30,7 @@ def bench(
         ),
     ] = None,
     only: Annotated[str, typer.Option(help="What has a name that contains this.")] = "",
-    minutes: Annotated[float, typer.Option(help="Time limit.")] = 10.0,
+    minutes: Annotated[float, typer.Option(help="Time limit.")] = _MINUTES,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Few rounds, no tuning or compiling; on a CPU smaller sizes."),
@@ -76,6 +77,9 @@ def bench(
     """
     begin, given = time.monotonic(), results or []
     _refuse_mixtures(given, out, compare, across, report, pictures is not None)
+    if compare or report or pictures is not None:
+        _refuse_unused({"--only": only, "--minutes": minutes != _MINUTES, "--quick": quick,
+                        "--sweep": sweep, "--device": device})  # fmt: skip
     if compare:
         _compare(given, across)
     elif report or pictures is not None:
@@ -118,6 +122,13 @@ def _refuse_mixtures(
     if out is not None and (compare or (pictures and not report)):
         flag = "--compare" if compare else "--pictures"
         raise InputError(f"--out: got {out} beside {flag}, takes --report or a run that measures")
+
+
+def _refuse_unused(options: Mapping[str, object]) -> None:
+    """Say which option of a run was given where nothing is measured."""
+    for flag, given in options.items():
+        if given:
+            raise InputError(f"{flag}: takes a run that measures, got --compare, --report or such")
 
 
 def _draw(results: Sequence[Path], page: Path | None, pictures: Path | None) -> None:
